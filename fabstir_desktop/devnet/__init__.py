@@ -1,0 +1,1 @@
+"""An embedded chain with the contracts deployed, for --demo and tests."""

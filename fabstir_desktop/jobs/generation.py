@@ -1,0 +1,161 @@
+"""The words in which the server asks for tokens and an engine gives them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, Protocol
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParameters:
+    """How a token is chosen. Ranges are checked where frames are decoded and again by the engine."""
+
+    temperature: float = 0.7
+    top_p: float = 0.95
+    top_k: int = 40
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    seed: int | None = None
+    """Unsigned 32 bit; None draws one."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One prompt. `job_key` is what fairness counts by; `cache_key` names the conversation whose KV cells may be reused
+    (None: none); `client` is the peer's address, for limits only."""
+
+    request_id: str
+    messages: tuple[Message, ...]
+    max_tokens: int
+    sampling: SamplingParameters
+    stop: tuple[str, ...] = ()
+    job_key: str = ""
+    cache_key: str | None = None
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The prompt is tokenised and fits; no token is made yet. `prompt_ids` are the rendered prompt's token ids."""
+
+    prompt_ids: tuple[int, ...]
+    context_window: int
+    seed: int
+    """The seed in use, drawn by the engine where the request named none."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the rendered prompt in tokens."""
+        return len(self.prompt_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Tokens just sampled, in order, and the text that became whole with them (may be empty; never splits a character).
+
+    End-of-generation tokens are not among the ids: they are not billed.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a generation. `text` is what the decoder or the stop search still held back; it carries no token."""
+
+    finish_reason: FinishReason
+    text: str = ""
+
+
+GenerationEvent = Accepted | Piece | Finished
+
+
+class EngineState(StrEnum):
+    """What the engine can do now."""
+
+    STOPPED = "stopped"
+    NO_MODEL = "no_model"
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"
+    FAILED = "failed"  # gave up: repeated crashes, or a file that cannot be loaded
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The loaded model. `sha256` is of the file, hex; `size_bytes` of the file."""
+
+    name: str
+    path: str
+    sha256: str
+    size_bytes: int
+    architecture: str
+    parameter_count: int
+    quantisation: str
+    context_window: int
+    gpu_layers: int
+    layer_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """A snapshot for windows, /status and metrics. `load_progress` lies in 0..1 while loading."""
+
+    state: EngineState
+    detail: str
+    model: ModelInfo | None
+    active_streams: int
+    queued_requests: int
+    parallel_streams: int
+    tokens_per_second: float
+    load_progress: float
+    restarts: int
+    worker_pid: int | None
+
+
+class Engine(Protocol):
+    """A source of tokens. Safe to call from one loop only."""
+
+    @property
+    def status(self) -> EngineStatus:
+        """The state just now; cheap."""
+        ...
+
+    async def start(self) -> None:
+        """Begin loading the configured model; returns before it is ready. State changes go to the feed."""
+        ...
+
+    async def stop(self, timeout_s: float = 3.0) -> None:
+        """End the worker; running generations end with `ModelUnavailable`. Safe to call twice."""
+        ...
+
+    async def load(self, model_path: str) -> None:
+        """Switch to another model file after running requests have ended. Raises ModelFileError before anything changes."""
+        ...
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        """Yield Accepted, then Pieces, then Finished.
+
+        Raises a GenerationError (EngineBusy, ContextOverflow, InvalidGenerationRequest, ModelUnavailable, WorkerCrashed).
+        Closing the iterator early cancels the request within one decode step.
+        """
+        ...
+
+    def cancel(self, request_id: str) -> None:
+        """End the request within one decode step; its iterator then yields Finished("cancelled"). Unknown ids are ignored."""
+        ...

@@ -1,0 +1,58 @@
+"""When to claim: one pure function.
+
+A claim takes everything a job has unclaimed. While one of its claims is on the way, its tokens gather into the next: a
+second claim in flight would gain nothing and doubles what an unclear answer puts in doubt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fabstir_desktop.jobs.account import JobAccount
+from fabstir_desktop.jobs.claims import ClaimReason
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimPolicy:
+    """The host's and the contract's rules. Token counts; `minimum_tokens` is the contract's."""
+
+    threshold_tokens: int = 100
+    minimum_tokens: int = 1
+    maximum_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimNow:
+    """Claim `[start, end)` of the job."""
+
+    start: int
+    end: int
+    reason: ClaimReason
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimLater:
+    """No claim now; `why` is shown to the host as it is."""
+
+    why: str
+
+
+def decide_claim(
+    account: JobAccount, policy: ClaimPolicy, *, trigger: ClaimReason | None = None
+) -> ClaimNow | ClaimLater:
+    """Decide whether the job's unclaimed tokens are claimed now.
+
+    `trigger` is None while tokens stream (only the threshold counts); otherwise the event that asks for a claim of whatever
+    is there. Never pads: below the contract's minimum nothing is claimed.
+    """
+    if account.open_claims:
+        return ClaimLater("one claim is already on its way")
+    available = account.claimable
+    if available <= 0:
+        return ClaimLater("nothing unclaimed")
+    if available < policy.minimum_tokens:
+        return ClaimLater(f"needs {policy.minimum_tokens} tokens, has {available}")
+    if trigger is None and available < policy.threshold_tokens:
+        return ClaimLater(f"{available} of {policy.threshold_tokens} tokens until the next checkpoint")
+    count = available if policy.maximum_tokens is None else min(available, policy.maximum_tokens)
+    return ClaimNow(account.next_start, account.next_start + count, trigger or ClaimReason.THRESHOLD)

@@ -1,0 +1,1 @@
+"""The only door to SQLite: schema, migrations, writer thread, queries, recovery facts."""

@@ -1,0 +1,1 @@
+"""One module per contract, all behind the interface in `base`."""

@@ -1,0 +1,1 @@
+"""All Qt: tray, window, pages, table models, wizard."""
