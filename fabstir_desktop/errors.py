@@ -61,6 +61,10 @@ class KeyMissing(UserError):
     """No key is stored."""
 
 
+class KeyExists(UserError):
+    """Another key is stored; it is replaced only when that is asked for."""
+
+
 class KeyringUnavailable(EnvironmentFault):
     """No safe place for the key answers on this system."""
 

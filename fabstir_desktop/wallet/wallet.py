@@ -1,0 +1,215 @@
+"""The wallet: where the key of this profile comes from, and signers made of it.
+
+The key is looked for in the environment, then the keyring, then the keystore file. It is never made, and never
+replaced or moved without being asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from fabstir_desktop.errors import EnvironmentFault, FabstirError, KeyInvalid, KeyMissing, KeyringLocked
+from fabstir_desktop.feed import Feed
+from fabstir_desktop.jobs.events import WalletChanged
+from fabstir_desktop.wallet.keys import SecretKey, read_private_key
+from fabstir_desktop.wallet.keystore import FileStore, KeyringStore, keyring_advice, profile_name
+from fabstir_desktop.wallet.signer import Signer
+from fabstir_desktop.wallet.thread import OneThread
+
+KEYSTORE_FILE = "keystore.json"
+ENVIRONMENT = "environment variable HOST_PRIVATE_KEY"
+_ADDRESS_TIMEOUT_S = 20.0
+
+
+class WalletState(StrEnum):
+    """Whether there is a key to sign with."""
+
+    NONE = "none"
+    READY = "ready"
+    LOCKED = "locked"
+    UNAVAILABLE = "unavailable"
+    INVALID = "invalid"
+
+
+class KeySource(StrEnum):
+    """Where a key is kept."""
+
+    NOWHERE = "nowhere"
+    ENVIRONMENT = "environment"
+    KEYRING = "keyring"
+    FILE = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class WalletStatus:
+    """What is known of the key, in words for the host: `detail` is what stands, `action` what to do."""
+
+    state: WalletState
+    address: str | None
+    source: KeySource
+    location: str
+    detail: str
+    action: str
+
+
+class Wallet:
+    """The key of one profile. Create it without waiting; `load` looks for the key."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        environment_key: SecretStr | None = None,
+        keyring: KeyringStore | None = None,
+        feed: Feed | None = None,
+    ) -> None:
+        self._environment_key = environment_key
+        self._keyring = keyring or KeyringStore(profile_name(data_dir))
+        self._file = FileStore(data_dir / KEYSTORE_FILE)
+        self._feed = feed
+        self._thread = OneThread("wallet-sign")
+        self._lock = asyncio.Lock()
+        self._key: SecretKey | None = None
+        self._status = _none("not looked for yet", "")
+
+    @property
+    def status(self) -> WalletStatus:
+        """What `load`, `set_key` or `remove_key` found last."""
+        return self._status
+
+    async def load(self) -> WalletStatus:
+        """Look for the key (the keyring may ask the person to unlock it). Says what it found; does not raise."""
+        async with self._lock:
+            return await self._reload()
+
+    async def set_key(self, text: str, *, replace: bool = False, password: str | None = None) -> WalletStatus:
+        """Store a key: in the keyring, or with a `password` in the keystore file. It is in force at once.
+
+        Raises KeyInvalid, KeyExists (another is stored and `replace` is not given), KeyringUnavailable, KeyringLocked.
+        """
+        result = read_private_key(text)
+        del text
+        if isinstance(result, KeyInvalid):
+            raise result
+        async with self._lock:
+            return await self._store(result, replace, password)
+
+    async def keep_environment_key(self, *, replace: bool = False, password: str | None = None) -> WalletStatus:
+        """Copy the key of the environment into the keyring (or the file). Raises KeyMissing, else like `set_key`."""
+        if self._environment_key is None:
+            raise KeyMissing("HOST_PRIVATE_KEY is not set in the environment")
+        return await self.set_key(self._environment_key.get_secret_value(), replace=replace, password=password)
+
+    async def unlock_file(self, password: str) -> WalletStatus:
+        """Open the keystore file. Raises KeyMissing, KeyringLocked (wrong password), KeyInvalid (damaged file)."""
+        async with self._lock:
+            key = await self._file.get(password)
+            if key is None:
+                raise KeyMissing(f"there is no keystore file at {self._file.path}")
+            return await self._use(key, KeySource.FILE, f"keystore file {self._file.path}")
+
+    async def remove_key(self) -> WalletStatus:
+        """Forget the key in keyring and file; one of the environment stays in force. Raises KeyringLocked."""
+        async with self._lock:
+            await self._file.remove()
+            try:
+                await self._keyring.remove()
+            except KeyringLocked:
+                raise
+            except EnvironmentFault:
+                pass  # no keyring, so nothing in it
+            return await self._reload()
+
+    def signer(self, chain_id: int, contracts: frozenset[str], *, delegates: frozenset[str] = frozenset()) -> Signer:
+        """A signer for one chain and its contracts. Raises KeyMissing."""
+        if self._key is None:
+            raise KeyMissing(self._status.detail)
+        return Signer(self._key, chain_id=chain_id, contracts=contracts, delegates=delegates, thread=self._thread)
+
+    def close(self) -> None:
+        """Forget the key and end the threads. Safe to call twice."""
+        self._key = None
+        for owned in (self._thread, self._keyring, self._file):
+            owned.close()
+
+    async def _reload(self) -> WalletStatus:
+        if self._environment_key is not None:
+            return await self._read_environment(self._environment_key)
+        try:
+            key = await self._keyring.get()
+            if key is not None:
+                return await self._use(key, KeySource.KEYRING, await self._keyring.place())
+            fault = None
+        except FabstirError as error:
+            fault = error
+        return await self._fall_back(fault)
+
+    async def _read_environment(self, secret: SecretStr) -> WalletStatus:
+        result = read_private_key(secret.get_secret_value())
+        if isinstance(result, KeyInvalid):
+            action = "correct HOST_PRIVATE_KEY, or unset it to use the keyring"
+            return self._change(
+                None, WalletStatus(WalletState.INVALID, None, KeySource.ENVIRONMENT, ENVIRONMENT, str(result), action)
+            )
+        return await self._use(result, KeySource.ENVIRONMENT, ENVIRONMENT)
+
+    async def _fall_back(self, fault: FabstirError | None) -> WalletStatus:
+        """Without a key in the keyring: a file may wait for its password."""
+        try:
+            address = await self._file.address()
+        except FabstirError as error:
+            return self._change(
+                None, self._in_file(WalletState.INVALID, None, str(error), "restore or remove the file")
+            )
+        if address is not None and not isinstance(fault, KeyringLocked):
+            return self._change(
+                None, self._in_file(WalletState.LOCKED, address, "the keystore file is locked", "enter its password")
+            )
+        return self._change(None, _from_fault(fault))
+
+    async def _store(self, key: SecretKey, replace: bool, password: str | None) -> WalletStatus:
+        if password is None:
+            await self._keyring.set(key, replace=replace)
+            source, location = KeySource.KEYRING, await self._keyring.place()
+        else:
+            await self._file.set(key, password, replace=replace)
+            source, location = KeySource.FILE, f"keystore file {self._file.path}"
+        if self._environment_key is not None:
+            return await self._reload()  # the environment is stronger
+        return await self._use(key, source, location)
+
+    async def _use(self, key: SecretKey, source: KeySource, location: str) -> WalletStatus:
+        address = await self._thread.run(lambda _: key.address, timeout_s=_ADDRESS_TIMEOUT_S)
+        return self._change(key, WalletStatus(WalletState.READY, address, source, location, f"key of {address}", ""))
+
+    def _in_file(self, state: WalletState, address: str | None, detail: str, action: str) -> WalletStatus:
+        return WalletStatus(state, address, KeySource.FILE, f"keystore file {self._file.path}", detail, action)
+
+    def _change(self, key: SecretKey | None, status: WalletStatus) -> WalletStatus:
+        self._key, self._status = key, status
+        if self._feed is not None:
+            self._feed.publish(WalletChanged())
+        return status
+
+
+def _none(detail: str, action: str) -> WalletStatus:
+    return WalletStatus(WalletState.NONE, None, KeySource.NOWHERE, "", detail, action)
+
+
+def _from_fault(fault: FabstirError | None) -> WalletStatus:
+    if fault is None:
+        return _none(
+            "no key is stored; tokens are counted but not claimed", "add HOST_PRIVATE_KEY: fabstir-desktop key set"
+        )
+    if isinstance(fault, KeyringLocked):
+        state, action = WalletState.LOCKED, "unlock the keyring and try again"
+    elif isinstance(fault, KeyInvalid):
+        state, action = WalletState.INVALID, "set the key again: fabstir-desktop key set"
+    else:
+        state, action = WalletState.UNAVAILABLE, keyring_advice()
+    return WalletStatus(state, None, KeySource.KEYRING, "keyring", str(fault), action)
