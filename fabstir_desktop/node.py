@@ -1,87 +1,347 @@
-"""HostNode: owns the parts, starts and stops them in order, offers the commands and the feed."""
+"""HostNode: owns the parts, starts and stops them in order, offers the commands and the feed.
+
+Order of start: ledger (lock, integrity), key, settlement (reconcile), model, server. Model, key and chain come up by
+themselves and in their own time; serving and counting never wait for them. Stopping runs the other way: no new work, last
+claims signed and stored, then the parts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from fabstir_desktop import __version__
+from fabstir_desktop.errors import EnvironmentFault, FabstirError, ModelFileError, UserError
 from fabstir_desktop.feed import Feed
-from fabstir_desktop.jobs.problems import Problem
-from fabstir_desktop.jobs.status import CheckpointOutcome, NodeStatus
+from fabstir_desktop.inference.client import EngineClient, engine_options
+from fabstir_desktop.inference.model_files import ModelFile, inspect_model
+from fabstir_desktop.jobs.diagnosis import DERIVED_CODES, derive_problems, describe_state
+from fabstir_desktop.jobs.events import (
+    ChainChanged,
+    EngineChanged,
+    ProblemCleared,
+    ProblemRaised,
+    ServingChanged,
+    WalletChanged,
+)
+from fabstir_desktop.jobs.generation import Engine
+from fabstir_desktop.jobs.ids import Venue
+from fabstir_desktop.jobs.problems import Problem, ProblemList
+from fabstir_desktop.jobs.status import CheckpointOutcome, NodeStatus, ServingState, WalletState, WalletStatus
 from fabstir_desktop.jobs.views import EarningsPoint, EarningsView, JobView, TransactionView
-from fabstir_desktop.settings import Settings
+from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.server.api_server import ApiServer
+from fabstir_desktop.settings import Settings, save_setting
+from fabstir_desktop.settlement.service import Settlement
+from fabstir_desktop.wallet.wallet import Wallet
+
+log = logging.getLogger(__name__)
+
+_Part = TypeVar("_Part")
+
+_HOUSEKEEPING_S = 0.5
+_RUN_MARK_S = 60.0
+_PORT_RETRY_S = 5.0
+_KEY_RETRY_S = 30.0
+_DRAIN_SHARE = 0.5
+"""Share of the time to stop that sessions and last claims may use, before the parts are ended."""
 
 
 class HostNode:
     """The application without its face. All methods belong to the loop it was started in."""
 
-    feed: Feed
-    settings: Settings
+    def __init__(
+        self, settings: Settings, *, overrides: Mapping[str, Any] | None = None, demo: bool = False, engine: Engine | None = None
+    ) -> None:
+        """`overrides` is the command line, kept to tell where a setting came from; `engine` replaces the configured one."""
+        self.settings = settings
+        self.overrides = dict(overrides or {})
+        self.feed = Feed()
+        self.demo = demo
+        self.started_at = time.time()
+        self.on_raise_window: Callable[[], None] | None = None
+        self.on_quit: Callable[[], None] | None = None
+        self._engine = engine or EngineClient(engine_options(settings), self.feed)
+        self._wallet = Wallet(settings.data_dir, environment_key=settings.host_private_key)
+        self._problems = ProblemList()
+        self._state = ServingState.STOPPED
+        self._resume_at: float | None = None
+        self._loop_lag_ms = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ledger: Ledger | None = None
+        self._settlement: Settlement | None = None
+        self._server: ApiServer | None = None
+        self.feed.subscribe(ProblemRaised, lambda event: self._note_problem(event.problem))
+        self.feed.subscribe(ProblemCleared, lambda event: self._forget_problem(event.code, event.subject))
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start every part. Returns when the ledger is open and the server listens; model and chain follow by themselves.
+
+        A taken port is a problem that is tried again, not an error. Raises LedgerError, SettingError.
+        """
+        self._set_state(ServingState.STARTING)
+        settings = self.settings
+        venue = Venue(settings.chain_id, settings.contract_address, settings.settlement_contract)
+        self._ledger = await Ledger.open(settings.ledger_path, venue)
+        self._settlement = Settlement(settings, self._ledger, self.feed, model_sha256=self._model_sha256)
+        self._server = ApiServer(settings, self._engine, self._settlement.tracker, self, self.feed)
+        await self._settlement.start()
+        await self._engine.start()
+        self._set_state(ServingState.SERVING)
+        await self._listen()
+        self._own(self._load_key(), "key")
+        self._own(self._keep_house(), "housekeeping")
+        self._own(self._mark_running(), "run marks")
+
+    async def stop(self, timeout_s: float = 5.0) -> None:
+        """No new work, end sessions, sign and store last claims, stop every part. Safe to call twice."""
+        if self._state is ServingState.STOPPED:
+            return
+        self._set_state(ServingState.DRAINING)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        share_s = timeout_s * _DRAIN_SHARE / 2
+        if self._server is not None:
+            await self._finish("server", self._server.stop(share_s), share_s + 0.5)
+        if self._settlement is not None:
+            await self._finish("settlement", self._settlement.stop(share_s), share_s + 0.5)
+        await self._finish("engine", self._engine.stop(timeout_s / 5), timeout_s / 5 + 0.5)
+        self._wallet.close()
+        if self._ledger is not None:
+            await self._ledger.close()
+        self._set_state(ServingState.STOPPED)
+
+    async def pause(self, duration_s: float | None = None) -> None:
+        """Take no new prompts; running ones end. With a duration it resumes by itself."""
+        self._resume_at = time.time() + duration_s if duration_s is not None else None
+        if self._server is not None:
+            self._server.pause()
+        self._set_state(ServingState.PAUSED)
+
+    async def resume(self) -> None:
+        """Take prompts again."""
+        self._resume_at = None
+        if self._server is not None:
+            self._server.resume()
+        self._set_state(ServingState.SERVING)
+
+    # --- state ------------------------------------------------------------------------------------------------------
 
     @property
     def status(self) -> NodeStatus:
-        """A fresh snapshot; cheap, no IO."""
-        raise NotImplementedError
+        """A fresh snapshot; cheap, no IO. Raises EnvironmentFault before the first start."""
+        settlement, server = self._running(self._settlement), self._running(self._server)
+        engine = self._engine.status
+        chain = settlement.status
+        clock = time.strftime("%H:%M", time.localtime(self._resume_at)) if self._resume_at else None
+        sentence = describe_state(
+            self._state,
+            engine=engine,
+            submitting=chain.submitting,
+            active_requests=server.status.active_requests,
+            problems=self.problems,
+            resume_clock=clock,
+        )
+        return NodeStatus(
+            version=__version__,
+            state=self._state,
+            sentence=sentence,
+            engine=engine,
+            wallet=self._wallet.status,
+            chain=chain,
+            server=server.status,
+            started_at=self.started_at,
+            resume_at=self._resume_at,
+            loop_lag_ms=self._loop_lag_ms,
+            data_dir=str(self.settings.data_dir),
+            demo=self.demo,
+        )
 
     @property
     def problems(self) -> Sequence[Problem]:
         """What stands now, worst first."""
-        raise NotImplementedError
+        return tuple(self._problems)
 
-    async def start(self) -> None:
-        """Start every part. Returns when the ledger is open and the server listens; model and chain follow by themselves."""
-        raise NotImplementedError
-
-    async def stop(self, timeout_s: float = 5.0) -> None:
-        """No new work, end sessions, sign and store last claims, stop every part. Safe to call twice."""
-        raise NotImplementedError
-
-    async def pause(self, duration_s: float | None = None) -> None:
-        """Take no new prompts; running ones end. With a duration it resumes by itself."""
-        raise NotImplementedError
-
-    async def resume(self) -> None:
-        """Take prompts again."""
-        raise NotImplementedError
+    # --- commands ---------------------------------------------------------------------------------------------------
 
     async def checkpoint(self, job_id: int | None = None) -> list[CheckpointOutcome]:
         """Claim now what the job (or every job) has unclaimed; says per job what was done or why not."""
-        raise NotImplementedError
+        return await self._running(self._settlement).checkpoint(job_id)
 
     async def jobs(self) -> list[JobView]:
         """Jobs, most recently changed first."""
-        raise NotImplementedError
+        return await self._running(self._ledger).job_views()
 
     async def transactions(self) -> list[TransactionView]:
         """Transactions, newest first."""
-        raise NotImplementedError
+        return await self._running(self._ledger).transaction_views()
 
     async def earnings(self) -> EarningsView:
         """The ladder."""
-        raise NotImplementedError
+        return await self._running(self._ledger).earnings()
 
     async def earnings_series(self, *, since: float, bucket_seconds: int) -> list[EarningsPoint]:
         """Points of the plot."""
-        raise NotImplementedError
+        return await self._running(self._ledger).earnings_series(since=since, bucket_seconds=bucket_seconds)
 
     async def journal(self, job_id: int | None = None) -> list[tuple[float, str]]:
         """What happened (time, sentence), newest first."""
-        raise NotImplementedError
+        return await self._running(self._ledger).journal(job_id)
 
-    async def set_key(self, text: str, *, replace: bool = False) -> str:
-        """Store the key in the keyring and begin to submit; returns the address. Raises KeyInvalid, KeyringUnavailable,
-        KeyringLocked, or UserError if another key is stored and `replace` is false."""
-        raise NotImplementedError
+    async def set_key(self, text: str, *, replace: bool = False, password: str | None = None) -> WalletStatus:
+        """Store the key in the keyring (with a password: in the encrypted keystore file) and begin to submit.
+
+        Raises KeyInvalid, KeyExists (another key is stored and `replace` is false), KeyringUnavailable, KeyringLocked.
+        """
+        status = await self._wallet.set_key(text, replace=replace, password=password)
+        await self._use_key()
+        return status
+
+    async def keep_environment_key(self) -> WalletStatus:
+        """Copy the key of the environment into the keyring. Raises KeyMissing and what `set_key` raises."""
+        return await self._wallet.keep_environment_key()
+
+    async def unlock_keystore(self, password: str) -> WalletStatus:
+        """Open the encrypted keystore file. Raises KeyMissing, KeyringLocked (wrong password), KeyInvalid."""
+        status = await self._wallet.unlock_file(password)
+        await self._use_key()
+        return status
 
     async def remove_key(self) -> None:
         """Remove the stored key; the node goes on counting."""
-        raise NotImplementedError
+        await self._wallet.remove_key()
+        await self._use_key()
+
+    async def reload_key(self) -> None:
+        """Look for the key again: another process stored or removed it, or the keyring was unlocked."""
+        await self._wallet.load()
+        await self._use_key()
 
     async def load_model(self, path: Path) -> None:
         """Serve another model once running requests have ended; also stored as the setting. Raises ModelFileError."""
-        raise NotImplementedError
+        await self._engine.load(str(path))
+        await self.save_setting("model_path", path)
+
+    async def inspect_model(self, path: Path) -> ModelFile:
+        """Read a model file's header without loading it. Raises ModelFileError."""
+        return await asyncio.to_thread(inspect_model, path)
 
     async def save_setting(self, name: str, value: Any) -> None:
         """Write a setting into settings.toml (None: back to the default). Raises SettingError."""
-        raise NotImplementedError
+        await asyncio.to_thread(save_setting, self.settings.data_dir, name, value)
+
+    async def refresh_chain(self) -> None:
+        """Look at chain, contract and balance now instead of at the next poll."""
+        await self._running(self._settlement).refresh()
+
+    # --- own --------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _running(part: _Part | None) -> _Part:
+        if part is None:
+            raise EnvironmentFault("the node is not started")
+        return part
+
+    def _model_sha256(self) -> str:
+        model = self._engine.status.model
+        return model.sha256 if model else ""
+
+    def _set_state(self, state: ServingState) -> None:
+        self._state = state
+        self.feed.publish(ServingChanged())
+
+    def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("the task %r ended with an error", task.get_name(), exc_info=task.exception())
+
+    async def _finish(self, name: str, ending: Awaitable[None], limit_s: float) -> None:
+        try:
+            await asyncio.wait_for(ending, limit_s)
+        except TimeoutError:
+            log.warning("the %s did not stop within %.1f s", name, limit_s)
+        except FabstirError as error:
+            log.warning("the %s did not stop cleanly: %s", name, error)
+
+    async def _listen(self) -> None:
+        try:
+            url = await self._running(self._server).start()
+        except EnvironmentFault as error:
+            log.error("%s", error)
+            self._own(self._listen_later(), "listen later")
+        else:
+            log.info("Listening on %s", url)
+
+    async def _listen_later(self) -> None:
+        while True:
+            await asyncio.sleep(_PORT_RETRY_S)
+            try:
+                url = await self._running(self._server).start()
+            except EnvironmentFault:
+                continue
+            log.info("Listening on %s", url)
+            return
+
+    async def _load_key(self) -> None:
+        """Find the key; while the keyring is locked or away, look again from time to time."""
+        while True:
+            await self.reload_key()
+            if self._wallet.status.state not in {WalletState.LOCKED, WalletState.UNAVAILABLE}:
+                return
+            await asyncio.sleep(_KEY_RETRY_S)
+
+    async def _use_key(self) -> None:
+        settlement = self._running(self._settlement)
+        if self._wallet.status.state is WalletState.READY:
+            contracts = frozenset({self.settings.contract_address})
+            await settlement.set_signer(self._wallet.signer(self.settings.chain_id, contracts))
+        else:
+            await settlement.set_signer(None)
+        self.feed.publish(WalletChanged())
+
+    async def _keep_house(self) -> None:
+        """Twice a second: measure the loop's lag, derive problems, end a timed pause."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _HOUSEKEEPING_S
+            await asyncio.sleep(_HOUSEKEEPING_S)
+            self._loop_lag_ms = max(0.0, (loop.time() - due) * 1000)
+            self._derive_problems()
+            if self._resume_at is not None and time.time() >= self._resume_at:
+                await self.resume()
+
+    async def _mark_running(self) -> None:
+        while True:
+            try:
+                await self._running(self._ledger).note_running()
+            except FabstirError as error:
+                log.warning("the ledger did not take the time mark: %s", error)
+            await asyncio.sleep(_RUN_MARK_S)
+
+    def _derive_problems(self) -> None:
+        ledger, server = self._running(self._ledger), self._running(self._server)
+        found = derive_problems(self._wallet.status, self._engine.status, server.status, ledger.failure)
+        for code in DERIVED_CODES - {problem.code for problem in found}:
+            self._forget_problem(code, "")
+        for problem in found:
+            self._note_problem(problem)
+
+    def _note_problem(self, problem: Problem) -> None:
+        if self._problems.raise_(problem):
+            self.feed.publish(ChainChanged() if problem.code[0] in "CGT" else ServingChanged())
+
+    def _forget_problem(self, code: str, subject: str) -> None:
+        if self._problems.clear(code, subject):
+            self.feed.publish(ServingChanged())

@@ -32,12 +32,22 @@ class WalletState(StrEnum):
     INVALID = "invalid"
 
 
+class KeySource(StrEnum):
+    """Where the key in force is kept."""
+
+    NOWHERE = "nowhere"
+    ENVIRONMENT = "environment"
+    KEYRING = "keyring"
+    FILE = "file"
+
+
 @dataclass(frozen=True, slots=True)
 class WalletStatus:
     """The key's place and address, never the key. `location` such as "GNOME Keyring"; `detail` and `action` are sentences."""
 
     state: WalletState
     address: str | None = None
+    source: KeySource = KeySource.NOWHERE
     location: str = ""
     detail: str = ""
     action: str = ""

@@ -7,8 +7,6 @@ replaced or moved without being asked.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -16,6 +14,7 @@ from pydantic import SecretStr
 from fabstir_desktop.errors import EnvironmentFault, FabstirError, KeyInvalid, KeyMissing, KeyringLocked
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.events import WalletChanged
+from fabstir_desktop.jobs.status import KeySource, WalletState, WalletStatus
 from fabstir_desktop.wallet.keys import SecretKey, read_private_key
 from fabstir_desktop.wallet.keystore import FileStore, KeyringStore, keyring_advice, profile_name
 from fabstir_desktop.wallet.signer import Signer
@@ -24,37 +23,6 @@ from fabstir_desktop.wallet.thread import OneThread
 KEYSTORE_FILE = "keystore.json"
 ENVIRONMENT = "environment variable HOST_PRIVATE_KEY"
 _ADDRESS_TIMEOUT_S = 20.0
-
-
-class WalletState(StrEnum):
-    """Whether there is a key to sign with."""
-
-    NONE = "none"
-    READY = "ready"
-    LOCKED = "locked"
-    UNAVAILABLE = "unavailable"
-    INVALID = "invalid"
-
-
-class KeySource(StrEnum):
-    """Where a key is kept."""
-
-    NOWHERE = "nowhere"
-    ENVIRONMENT = "environment"
-    KEYRING = "keyring"
-    FILE = "file"
-
-
-@dataclass(frozen=True, slots=True)
-class WalletStatus:
-    """What is known of the key, in words for the host: `detail` is what stands, `action` what to do."""
-
-    state: WalletState
-    address: str | None
-    source: KeySource
-    location: str
-    detail: str
-    action: str
 
 
 class Wallet:
@@ -75,7 +43,7 @@ class Wallet:
         self._thread = OneThread("wallet-sign")
         self._lock = asyncio.Lock()
         self._key: SecretKey | None = None
-        self._status = _none("not looked for yet", "")
+        self._status = WalletStatus(WalletState.LOADING, detail="not looked for yet")
 
     @property
     def status(self) -> WalletStatus:
