@@ -1,1 +1,1 @@
-"""All Qt: tray, window, pages, table models, wizard."""
+"""Everything with a face: tray, window, pages, table models, wizard. The only room that knows Qt."""

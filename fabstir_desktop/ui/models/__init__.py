@@ -1,0 +1,1 @@
+"""Table models whose rows are updated in place."""
