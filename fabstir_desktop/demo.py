@@ -19,7 +19,9 @@ from fabstir_desktop.devnet import DemoWorld, EmbeddedChain, deploy_demo
 from fabstir_desktop.errors import UserError
 
 BLOCK_TIME_S = 1.0
-SAMPLE_PROMPT = "Tell me a long story about a lighthouse keeper who repairs an old radio and hears a voice from far away."
+SAMPLE_PROMPT = (
+    "Tell me a long story about a lighthouse keeper who repairs an old radio and hears a voice from far away."
+)
 SAMPLE_MAX_TOKENS = 250
 
 

@@ -42,5 +42,5 @@ class Feed:
             for callback in tuple(self._subscribers.get(event_type, ())):
                 try:
                     callback(event)
-                except Exception:  # noqa: BLE001 - one broken reader must not stop the token's way
+                except Exception:
                     log.exception("a subscriber of %s failed", type(event).__name__)

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fabstir_desktop import __version__
-from fabstir_desktop.errors import EnvironmentFault, FabstirError, ModelFileError, UserError
+from fabstir_desktop.errors import EnvironmentFault, FabstirError
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.inference.client import EngineClient, engine_options
 from fabstir_desktop.inference.model_files import ModelFile, inspect_model
 from fabstir_desktop.jobs.diagnosis import DERIVED_CODES, derive_problems, describe_state
 from fabstir_desktop.jobs.events import (
     ChainChanged,
-    EngineChanged,
     ProblemCleared,
     ProblemRaised,
     ServingChanged,
@@ -55,7 +54,12 @@ class HostNode:
     """The application without its face. All methods belong to the loop it was started in."""
 
     def __init__(
-        self, settings: Settings, *, overrides: Mapping[str, Any] | None = None, demo: bool = False, engine: Engine | None = None
+        self,
+        settings: Settings,
+        *,
+        overrides: Mapping[str, Any] | None = None,
+        demo: bool = False,
+        engine: Engine | None = None,
     ) -> None:
         """`overrides` is the command line, kept to tell where a setting came from; `engine` replaces the configured one."""
         self.settings = settings

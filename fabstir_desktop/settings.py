@@ -44,7 +44,7 @@ class Settings(BaseSettings):
         frozen=True, extra="ignore", env_ignore_empty=True, case_sensitive=False, validate_default=True
     )
 
-    data_dir: Annotated[Path, NoDecode] = Field(default_factory=lambda: default_data_dir())
+    data_dir: Annotated[Path, NoDecode] = Field(default_factory=lambda: default_data_dir())  # noqa: PLW0108 - defined below
     host_private_key: SecretStr | None = Field(None, exclude=True, repr=False)
 
     rpc_url: Annotated[tuple[str, ...], NoDecode] = _setting(
@@ -59,10 +59,10 @@ class Settings(BaseSettings):
         "proof_system", "Which of the two contracts claims go to."
     )
     checkpoint_threshold: int = _setting(100, "Tokens of a job after which a checkpoint is submitted.", ge=1, le=10**9)
-    confirmations: int = _setting(1, "Blocks on top of a claim's block, itself counted, until it counts as proven.", ge=1, le=10_000)
-    max_fee_gwei: int = _setting(
-        50, "Cap on the fee per gas, in gwei; dearer claims wait.", ge=1, le=100_000
+    confirmations: int = _setting(
+        1, "Blocks on top of a claim's block, itself counted, until it counts as proven.", ge=1, le=10_000
     )
+    max_fee_gwei: int = _setting(50, "Cap on the fee per gas, in gwei; dearer claims wait.", ge=1, le=100_000)
     max_unproven_tokens: int = _setting(
         5000, "Tokens a job may gather unproven before its prompts wait (also with the RPC down).", ge=1
     )
@@ -154,8 +154,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Command line first, then the environment, then settings.toml in the data directory."""
         given = init_settings.init_kwargs if isinstance(init_settings, InitSettingsSource) else {}
@@ -223,7 +223,9 @@ def save_setting(data_dir: Path, name: str, value: Any) -> None:
 
 def editable_fields() -> dict[str, FieldInfo]:
     """The settings of the file, in the order of the page."""
-    return {name: field for name, field in Settings.model_fields.items() if name not in {"data_dir", "host_private_key"}}
+    return {
+        name: field for name, field in Settings.model_fields.items() if name not in {"data_dir", "host_private_key"}
+    }
 
 
 def _check_value(name: str, value: Any) -> None:

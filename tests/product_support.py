@@ -26,7 +26,9 @@ SCALE = float(os.environ.get("TEST_TIME_SCALE", "1"))
 class Product:
     """`fabstir-desktop` in a process of its own."""
 
-    def __init__(self, data_dir: Path, environment: Mapping[str, str], arguments: tuple[str, ...] = ("--headless",)) -> None:
+    def __init__(
+        self, data_dir: Path, environment: Mapping[str, str], arguments: tuple[str, ...] = ("--headless",)
+    ) -> None:
         self.data_dir = data_dir
         self._arguments = arguments
         self._environment = {
@@ -52,7 +54,9 @@ class Product:
                 stderr=output,
             )
         status = await self.wait_for(
-            lambda answer: bool(answer["server"]["url"]) and (not wait_for_model or answer["engine"]["state"] == "ready"),
+            lambda answer: (
+                bool(answer["server"]["url"]) and (not wait_for_model or answer["engine"]["state"] == "ready")
+            ),
             limit_s,
         )
         self.url = status["server"]["url"]
@@ -110,7 +114,9 @@ class Product:
         assert code == 0, text
         return {row["job_id"]: row for row in json.loads(text)}
 
-    async def job(self, job_id: int, condition: Callable[[dict[str, Any]], bool], limit_s: float = 40.0) -> dict[str, Any]:
+    async def job(
+        self, job_id: int, condition: Callable[[dict[str, Any]], bool], limit_s: float = 40.0
+    ) -> dict[str, Any]:
         """The job's row once the condition holds."""
         from fabstir_desktop.server.control import call_running
 
@@ -145,7 +151,11 @@ class Product:
 
 @contextlib.asynccontextmanager
 async def running(
-    data_dir: Path, environment: Mapping[str, str], arguments: tuple[str, ...] = ("--headless",), *, wait_for_model: bool = True
+    data_dir: Path,
+    environment: Mapping[str, str],
+    arguments: tuple[str, ...] = ("--headless",),
+    *,
+    wait_for_model: bool = True,
 ) -> AsyncIterator[Product]:
     """A started product that is gone afterwards."""
     product = Product(data_dir, environment, arguments)
@@ -171,7 +181,9 @@ class Answer:
         return int(self.end["tokens_used"])
 
 
-def brief_request(job_id: object, prompt: str, max_tokens: int = 200, session_id: str = "user-session-001") -> dict[str, Any]:
+def brief_request(
+    job_id: object, prompt: str, max_tokens: int = 200, session_id: str = "user-session-001"
+) -> dict[str, Any]:
     """The request as the brief has it."""
     return {
         "type": "inference",

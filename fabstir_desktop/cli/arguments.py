@@ -58,7 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--once", action="store_true", help="with --demo: serve one prompt, wait until it is paid, end")
     parser.add_argument("--hidden", action="store_true", help="start in the tray without opening the window")
     parser.add_argument(
-        "--set", dest="settings", action="append", type=_assignment, metavar="NAME=VALUE", help="set a setting, e.g. api_port=0"
+        "--set",
+        dest="settings",
+        action="append",
+        type=_assignment,
+        metavar="NAME=VALUE",
+        help="set a setting, e.g. api_port=0",
     )
     _add_commands(parser)
     return parser
@@ -76,7 +81,9 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     checkpoint = commands.add_parser("checkpoint", parents=[common], help="claim now")
     checkpoint.add_argument("job_id", nargs="?", metavar="JOB_ID", help="only this job; default: every job")
     key = commands.add_parser("key", parents=[common], help="HOST_PRIVATE_KEY in the OS keyring")
-    key.add_argument("action", choices=["set", "show", "remove"], help="set reads the key from standard input or a prompt")
+    key.add_argument(
+        "action", choices=["set", "show", "remove"], help="set reads the key from standard input or a prompt"
+    )
     key.add_argument("--replace", action="store_true", help="set: replace a key of another address")
     commands.add_parser("doctor", parents=[common], help="check everything that payment depends on")
     chat = commands.add_parser("chat", parents=[common], help="send a prompt to the own server")

@@ -14,8 +14,8 @@ from typing import Any
 
 from fabstir_desktop.cli.arguments import Call
 from fabstir_desktop.cli.tables import print_jobs, print_outcomes, print_status, print_transactions
-from fabstir_desktop.errors import EnvironmentFault, FabstirError, KeyMissing, UserError
-from fabstir_desktop.jobs.ids import Venue, parse_job_id
+from fabstir_desktop.errors import EnvironmentFault, KeyMissing, UserError
+from fabstir_desktop.jobs.ids import parse_job_id
 from fabstir_desktop.settings import Settings, load_settings
 
 _CALL_LIMIT_S = 20.0

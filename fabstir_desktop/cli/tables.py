@@ -17,10 +17,14 @@ def print_status(status: Mapping[str, Any]) -> None:
         print(f"model:  {model['name'] if model else _DASH} ({status['engine']['state']})")
         wallet, chain, server = status["wallet"], status["chain"], status["server"]
         print(f"key:    {wallet['address'] or _DASH} ({wallet['location'] or wallet['state']})")
-        print(f"chain:  {chain['chain_name']} {chain['chain_id']} ({chain['state']}), {chain['contract_name']} {chain['contract']}")
+        print(
+            f"chain:  {chain['chain_name']} {chain['chain_id']} ({chain['state']}), {chain['contract_name']} {chain['contract']}"
+        )
         left = chain["checkpoints_left"]
         print(f"gas:    {'unknown' if left is None else f'about {left} checkpoints left'}")
-        print(f"server: {server['url'] or _DASH}, {server['connections']} connections, {server['active_requests']} running")
+        print(
+            f"server: {server['url'] or _DASH}, {server['connections']} connections, {server['active_requests']} running"
+        )
     for problem in status["problems"]:
         print(f"{problem['code']}: {problem['message']} {problem['action']}".rstrip())
 

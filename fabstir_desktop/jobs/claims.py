@@ -51,7 +51,9 @@ CLAIM_STEPS: frozenset[tuple[ClaimState, ClaimState]] = frozenset(
 )
 """Every allowed step; anything else is a bug."""
 
-OPEN_STATES = frozenset({ClaimState.PLANNED, ClaimState.BOUND, ClaimState.HELD, ClaimState.REOPENED, ClaimState.INCLUDED})
+OPEN_STATES = frozenset(
+    {ClaimState.PLANNED, ClaimState.BOUND, ClaimState.HELD, ClaimState.REOPENED, ClaimState.INCLUDED}
+)
 """A job with a claim in one of these gets no further claim: its tokens gather into the next."""
 
 SENT_STATES = frozenset(

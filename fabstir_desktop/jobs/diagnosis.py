@@ -52,7 +52,9 @@ def _wallet_problem(wallet: WalletStatus) -> Problem | None:
             return Problem("K02", Severity.WARNING, message, wallet.action or "Unlock the keyring", page="wallet")
         case WalletState.UNAVAILABLE:
             message = wallet.detail or "No keyring was found on this system."
-            return Problem("K03", Severity.WARNING, message, wallet.action or "Choose where to keep the key", page="wallet")
+            return Problem(
+                "K03", Severity.WARNING, message, wallet.action or "Choose where to keep the key", page="wallet"
+            )
         case WalletState.INVALID:
             message = wallet.detail or "The stored key is not a valid key."
             return Problem("K05", Severity.ERROR, message, wallet.action or "Enter the key again", page="wallet")
@@ -63,7 +65,9 @@ def _wallet_problem(wallet: WalletStatus) -> Problem | None:
 def _engine_problem(engine: EngineStatus) -> Problem | None:
     match engine.state:
         case EngineState.NO_MODEL:
-            return Problem("M01", Severity.ERROR, engine.detail or "No model selected.", "Choose a model", page="models")
+            return Problem(
+                "M01", Severity.ERROR, engine.detail or "No model selected.", "Choose a model", page="models"
+            )
         case EngineState.LOADING:
             message = engine.detail or f"Loading the model, {engine.load_progress:.0%}."
             return Problem("M06", Severity.INFORMATION, message, "", page="models")
@@ -106,15 +110,15 @@ def describe_state(
             return _describe_serving(engine, submitting, active_requests, problems)
 
 
-def _describe_serving(
-    engine: EngineStatus, submitting: bool, active_requests: int, problems: Sequence[Problem]
-) -> str:
+def _describe_serving(engine: EngineStatus, submitting: bool, active_requests: int, problems: Sequence[Problem]) -> str:
     if engine.state is EngineState.LOADING:
         return f"Loading the model, {engine.load_progress:.0%}"
     stopping = next((problem for problem in problems if problem.severity is Severity.ERROR), None)
     if engine.state is not EngineState.READY:
         return f"Not serving: {stopping.message}" if stopping else "Not serving: the model is not ready"
-    activity = f"Serving, {_count(active_requests, 'request')} running" if active_requests else "Serving, waiting for jobs"
+    activity = (
+        f"Serving, {_count(active_requests, 'request')} running" if active_requests else "Serving, waiting for jobs"
+    )
     if stopping:
         return f"{activity}; not paid yet: {stopping.message}"
     return activity if submitting else f"{activity}; tokens are counted, not submitted"
