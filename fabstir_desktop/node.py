@@ -183,6 +183,10 @@ class HostNode:
         """Jobs, most recently changed first."""
         return await self._running(self._ledger).job_views()
 
+    async def job(self, job_id: int) -> JobView | None:
+        """One job's row; None if it is not known."""
+        return await self._running(self._ledger).job_view(job_id)
+
     async def transactions(self) -> list[TransactionView]:
         """Transactions, newest first."""
         return await self._running(self._ledger).transaction_views()
