@@ -1,0 +1,93 @@
+"""The columns of the transactions table."""
+
+from __future__ import annotations
+
+import time
+
+from PySide6.QtCore import QObject
+from PySide6.QtGui import QColor
+
+from fabstir_desktop.jobs.views import TransactionView
+from fabstir_desktop.ui import format as fmt
+from fabstir_desktop.ui.models.keyed_table import Column, KeyedTableModel
+from fabstir_desktop.ui.theme import colours
+from fabstir_desktop.ui.words import kind_word, transaction_sign, transaction_tone, transaction_word
+
+PENDING_STATES = frozenset({"signed", "sent"})
+
+
+class TransactionsModel(KeyedTableModel[TransactionView]):
+    """Attempts by hash."""
+
+    TIME, KIND, JOB, TOKENS, STATE, GAS, FEE, HASH = range(8)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__((), parent)
+        self._columns = self._make_columns()
+
+    def grow_older(self) -> None:
+        """Write the ages of waiting transactions anew."""
+        if any(row.state in PENDING_STATES for row in self._row_by_key.values()):
+            self.refresh_column(self.STATE)
+
+    def _make_columns(self) -> tuple[Column[TransactionView], ...]:
+        return (
+            Column(
+                self.tr("Time"),
+                lambda row: fmt.clock(row.created_at),
+                lambda row: row.created_at,
+                tip=lambda row: fmt.full_time(row.created_at),
+            ),
+            Column(self.tr("Kind"), lambda row: kind_word(row.kind), lambda row: kind_word(row.kind)),
+            Column(
+                self.tr("Job"),
+                self._jobs,
+                lambda row: row.claims[0].job_id if row.claims else None,
+                tip=lambda row: ", ".join(str(claim.job_id) for claim in row.claims),
+            ),
+            Column(self.tr("Tokens"), lambda row: fmt.count(tokens_of(row)), tokens_of, is_number=True),
+            Column(
+                self.tr("State"),
+                self._state,
+                lambda row: transaction_word(row.state),
+                tip=lambda row: row.error or transaction_word(row.state),
+                spoken=self._state,
+                colour=_state_colour,
+            ),
+            Column(self.tr("Gas used"), lambda row: fmt.count(row.gas_used), lambda row: row.gas_used, is_number=True),
+            Column(
+                self.tr("Fee"),
+                lambda row: fmt.wei(row.fee_wei),
+                lambda row: row.fee_wei,
+                is_number=True,
+                tip=lambda row: fmt.wei(row.fee_wei, exact=True),
+            ),
+            Column(
+                self.tr("Hash"),
+                lambda row: fmt.short_hash(row.tx_hash),
+                lambda row: row.tx_hash,
+                tip=lambda row: row.tx_hash,
+            ),
+        )
+
+    def _jobs(self, row: TransactionView) -> str:
+        if not row.claims:
+            return fmt.UNKNOWN
+        first = fmt.short_job(row.claims[0].job_id)
+        more = len({claim.job_id for claim in row.claims}) - 1
+        return self.tr("{job} and {more} more").format(job=first, more=more) if more else first
+
+    def _state(self, row: TransactionView) -> str:
+        text = f"{transaction_sign(row.state)}  {transaction_word(row.state)}"
+        if row.state in PENDING_STATES:
+            return f"{text} {fmt.duration(time.time() - row.created_at)}"
+        return f"{text}: {row.error}" if row.error and row.state == "reverted" else text
+
+
+def tokens_of(row: TransactionView) -> int | None:
+    """Tokens that the transaction claims; None if it claims none."""
+    return sum(claim.end - claim.start for claim in row.claims) if row.claims else None
+
+
+def _state_colour(row: TransactionView) -> QColor | None:
+    return colours().tones[transaction_tone(row.state)]

@@ -1,0 +1,75 @@
+"""Why something cannot be done now, as a sentence that stands beside the disabled button."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from PySide6.QtCore import QCoreApplication
+
+from fabstir_desktop.jobs.status import ChainState, NodeStatus, WalletState
+from fabstir_desktop.jobs.views import JobView
+
+translate = QCoreApplication.translate
+
+MARKETPLACE_MINIMUM_TOKENS = 100
+"""JobMarketplace refuses claims below this."""
+
+
+def submit_refusal(status: NodeStatus | None) -> str | None:
+    """Why no claim at all can be submitted; None if claims can be."""
+    if status is None:
+        return translate("reasons", "The host is starting.")
+    wallet = {
+        WalletState.LOADING: translate("reasons", "The key is being looked for."),
+        WalletState.NONE: translate("reasons", "There is no host key: tokens are counted, not claimed."),
+        WalletState.LOCKED: translate("reasons", "The keyring is locked."),
+        WalletState.UNAVAILABLE: translate("reasons", "No keyring answers on this system."),
+        WalletState.INVALID: translate("reasons", "The stored key is not valid."),
+    }.get(status.wallet.state)
+    chain = {
+        ChainState.CONNECTING: translate("reasons", "The chain is being contacted."),
+        ChainState.UNREACHABLE: translate("reasons", "The chain cannot be reached."),
+        ChainState.WRONG_CHAIN: translate("reasons", "The RPC is on another chain: nothing is signed."),
+        ChainState.NOT_SUPPORTED: translate("reasons", "The contract does not answer as it must."),
+    }.get(status.chain.state)
+    return wallet or chain
+
+
+def claim_refusal(job: JobView, status: NodeStatus | None) -> str | None:
+    """Why this job's tokens cannot be claimed now; None if they can."""
+    general = submit_refusal(status)
+    if general is not None:
+        return general
+    if job.state == "claiming":
+        return translate("reasons", "One claim of this job is already on its way.")
+    if job.unclaimed == 0:
+        return translate("reasons", "Everything of this job is claimed.")
+    if _has_minimum(status) and job.unclaimed < MARKETPLACE_MINIMUM_TOKENS:
+        return translate(
+            "reasons", "The contract takes no claim below {minimum} tokens; this job has {tokens}."
+        ).format(minimum=MARKETPLACE_MINIMUM_TOKENS, tokens=job.unclaimed)
+    return None
+
+
+def claimable(jobs: Iterable[JobView], status: NodeStatus | None) -> list[JobView]:
+    """The jobs whose tokens can be claimed now, most tokens first."""
+    ready = [job for job in jobs if job.unclaimed and claim_refusal(job, status) is None]
+    return sorted(ready, key=lambda job: -job.unclaimed)
+
+
+def submit_all_refusal(jobs: Iterable[JobView], status: NodeStatus | None) -> str | None:
+    """Why *Submit checkpoints now* does nothing at this moment; None if it would claim something."""
+    general = submit_refusal(status)
+    if general is not None:
+        return general
+    waiting = [job for job in jobs if job.unclaimed]
+    if not waiting:
+        return translate("reasons", "Everything that was generated is claimed.")
+    if any(claim_refusal(job, status) is None for job in waiting):
+        return None
+    reasons = {claim_refusal(job, status) or "" for job in waiting}
+    return reasons.pop() if len(reasons) == 1 else translate("reasons", "No job can be claimed right now.")
+
+
+def _has_minimum(status: NodeStatus | None) -> bool:
+    return status is not None and status.chain.contract_name == "JobMarketplace"

@@ -1,0 +1,92 @@
+"""The style sheet: only for what carries a name or a property of ours, so that native controls stay native."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fabstir_desktop.ui.words import Tone
+
+if TYPE_CHECKING:
+    from fabstir_desktop.ui.theme import Colours
+
+
+def write_stylesheet(colours: Colours, base_points: float) -> str:
+    """Write the sheet for one scheme. Sizes are in points, so that they scale with the font."""
+    text, muted, line = colours.text.name(), colours.muted.name(), colours.line.name()
+    accent, on_accent = colours.accent.name(), colours.on_accent.name()
+    card, window, hover = colours.card.name(), colours.window.name(), colours.hover.name()
+    parts = [
+        f"""
+        QFrame[card="true"] {{ background: {card}; border: 1px solid {line}; border-radius: 10px; }}
+        QFrame[card="true"][clickable="true"]:hover {{ border-color: {accent}; }}
+        QFrame[card="true"][clickable="true"]:focus {{ border: 2px solid {accent}; }}
+        QFrame#strip, QFrame#footer {{ background: {card}; border: none; }}
+        QFrame#strip {{ border-bottom: 1px solid {line}; }}
+        QFrame#footer {{ border-top: 1px solid {line}; }}
+        QFrame#rail {{ background: {card}; border: none; border-right: 1px solid {line}; }}
+        QFrame#drawer {{ background: {card}; border: none; border-left: 1px solid {line}; }}
+        QFrame[rule="true"] {{ background: {line}; border: none; max-height: 1px; min-height: 1px; }}
+        QScrollArea, QScrollArea > QWidget > QWidget#page {{ background: {window}; border: none; }}
+        QLabel[role="heading"] {{ font-size: {base_points * 1.55:.1f}pt; font-weight: 600; }}
+        QLabel[role="title"] {{ font-size: {base_points * 1.12:.1f}pt; font-weight: 600; }}
+        QLabel[role="hero"] {{ font-size: {base_points * 2.1:.1f}pt; font-weight: 600; }}
+        QLabel[role="number"] {{ font-size: {base_points * 1.5:.1f}pt; font-weight: 600; }}
+        QLabel[role="state"] {{ font-size: {base_points * 1.35:.1f}pt; font-weight: 700; }}
+        QLabel[role="caption"] {{ color: {muted}; font-size: {base_points * 0.95:.1f}pt; font-weight: 600; }}
+        QLabel[role="muted"] {{ color: {muted}; }}
+        QLabel[role="mono"], QPlainTextEdit[role="mono"] {{ font-family: monospace; }}
+        QToolButton[rail="true"] {{
+            border: none; border-radius: 8px; padding: 9px 12px; text-align: left; color: {text};
+            font-size: {base_points * 1.05:.1f}pt;
+        }}
+        QToolButton[rail="true"]:hover {{ background: {hover}; }}
+        QToolButton[rail="true"]:checked {{ background: {colours.wash(Tone.OK).name()}; color: {accent}; font-weight: 600; }}
+        QToolButton[rail="true"]:focus {{ border: 2px solid {accent}; padding: 7px 10px; }}
+        QToolButton[flat="true"] {{ border: none; border-radius: 6px; padding: 4px; }}
+        QToolButton[flat="true"]:hover {{ background: {hover}; }}
+        QToolButton[flat="true"]:focus {{ border: 2px solid {accent}; padding: 2px; }}
+        QPushButton[primary="true"] {{
+            background: {accent}; color: {on_accent}; border: 2px solid {accent}; border-radius: 7px;
+            padding: 6px 16px; font-weight: 600;
+        }}
+        QPushButton[primary="true"]:hover {{ background: {colours.accent.lighter(112).name()}; }}
+        QPushButton[primary="true"]:pressed {{ background: {colours.accent.darker(112).name()}; }}
+        QPushButton[primary="true"]:focus {{ border-color: {text}; }}
+        QPushButton[primary="true"]:disabled {{ background: {line}; border-color: {line}; color: {muted}; }}
+        QPushButton[plain="true"] {{
+            background: {card}; color: {text}; border: 1px solid {line}; border-radius: 7px; padding: 7px 14px;
+        }}
+        QPushButton[plain="true"]:hover {{ background: {hover}; }}
+        QPushButton[plain="true"]:focus {{ border: 2px solid {accent}; padding: 6px 13px; }}
+        QPushButton[plain="true"]:checked {{
+            background: {colours.wash(Tone.OK).name()}; color: {accent}; border-color: {accent}; font-weight: 600;
+        }}
+        QPushButton[plain="true"]:disabled {{ color: {muted}; background: {window}; }}
+        QPushButton[danger="true"] {{ color: {colours.tones[Tone.ERROR].name()}; }}
+        QPushButton::menu-indicator {{ width: 10px; subcontrol-position: right center; right: 6px; }}
+        QTableView {{ background: {card}; border: 1px solid {line}; border-radius: 10px; gridline-color: transparent;
+            selection-background-color: {colours.wash(Tone.OK).name()}; selection-color: {text}; outline: 0; }}
+        QTableView::item {{ border-bottom: 1px solid {line}; padding: 0 6px; }}
+        QTableView::item:focus {{ border: 1px solid {accent}; }}
+        QTableView QHeaderView::section, QHeaderView {{
+            background: {card}; color: {muted}; border: none; border-bottom: 1px solid {line};
+            padding: 7px 6px; font-weight: 600;
+        }}
+        QTableView QTableCornerButton::section {{ background: {card}; border: none; }}
+        QPlainTextEdit[role="mono"] {{ border: 1px solid {line}; border-radius: 10px; padding: 8px; background: {card}; }}
+        QToolTip {{ background: {card}; color: {text}; border: 1px solid {line}; padding: 4px 6px; }}
+        """
+    ]
+    parts.extend(_tone_rules(colours, tone) for tone in Tone)
+    return "".join(parts)
+
+
+def _tone_rules(colours: Colours, tone: Tone) -> str:
+    fore, wash = colours.tones[tone].name(), colours.wash(tone).name()
+    return f"""
+        QLabel[tone="{tone.value}"] {{ color: {fore}; }}
+        QLabel[badge="{tone.value}"] {{
+            color: {fore}; background: {wash}; border: 1px solid {fore}; border-radius: 9px; padding: 2px 9px; font-weight: 600;
+        }}
+        QFrame[problem="{tone.value}"] {{ background: {wash}; border: 1px solid {fore}; border-radius: 10px; }}
+        """
