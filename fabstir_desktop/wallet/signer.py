@@ -139,6 +139,11 @@ class Signer:
             )
         if transaction.to.lower() not in self._targets:
             raise SignerLocked(f"{transaction.to} is not a contract this signer is bound to; nothing was signed")
+        if any(
+            one.chain_id != self._chain_id or one.contract.lower() not in self._delegates
+            for one in transaction.authorization_list
+        ):
+            raise SignerLocked("an authorization on board is for another chain or contract; nothing was signed")
         if transaction.value_wei > self._max_value_wei:
             raise SignerLocked(f"a claim sends no money, but this would send {transaction.value_wei} wei")
 
