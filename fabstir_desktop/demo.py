@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from fabstir_desktop.devnet import DemoWorld, EmbeddedChain, deploy_demo
+from fabstir_desktop.devnet import EmbeddedChain
+from fabstir_desktop.devnet.demo import DemoWorld, deploy_demo
 from fabstir_desktop.errors import UserError
 
 BLOCK_TIME_S = 1.0
