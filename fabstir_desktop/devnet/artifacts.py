@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,9 @@ class Artifact:
     """A compiled contract. `bytecode` deploys it; `deployed_bytecode` is what then lies at its address."""
 
     name: str
-    abi: tuple[Mapping[str, Any], ...]
-    bytecode: str
-    deployed_bytecode: str
+    abi: tuple[Mapping[str, Any], ...] = field(repr=False)
+    bytecode: str = field(repr=False)
+    deployed_bytecode: str = field(repr=False)
     compiler_version: str
 
     def encode_call(self, function: str, *arguments: Any) -> str:

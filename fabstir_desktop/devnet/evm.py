@@ -105,8 +105,12 @@ class DevChain:
         return self.pool.next_nonce(address, self.state_at(self.head_number).get_nonce(address))
 
     def move_clock(self, seconds: int) -> None:
-        """Let the following blocks be this much later than the wall clock says."""
-        self._clock_offset_s += seconds
+        """Let the following blocks be this much later than they would be.
+
+        Many blocks within a second have already put the head before the wall clock, so the head counts too.
+        """
+        ahead_s = max(0, int(self.head.header.timestamp) - int(time.time()))
+        self._clock_offset_s = max(self._clock_offset_s, ahead_s) + seconds
 
     def submit(self, raw: bytes) -> bytes:
         """Take a signed transaction and return its hash; mines at once when automining. Raises RpcFault."""
