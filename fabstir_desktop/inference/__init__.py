@@ -1,1 +1,1 @@
-"""Tokens from a model: engine client (parent), worker (child process), scheduler (pure), llama.cpp binding, model files."""
+"""The inference room: an engine client in the parent, and the model in a child process of its own."""

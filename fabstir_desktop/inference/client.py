@@ -1,0 +1,361 @@
+"""The engine as the rest of the app knows it: requests in, tokens out, while the model lives in a process of its own.
+
+This side never imports llama.cpp. It is called from one loop (asyncio or qasync), and does little for each token: the worker
+sends one message a decode step for all streams, and one tick a second watches all waits, instead of a timer for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator
+
+from fabstir_desktop.errors import (
+    ContextOverflow,
+    GenerationError,
+    InvalidGenerationRequest,
+    ModelUnavailable,
+    WorkerCrashed,
+)
+from fabstir_desktop.feed import Feed
+from fabstir_desktop.inference import wire
+from fabstir_desktop.inference.line import WaitingLine
+from fabstir_desktop.inference.model_files import inspect_model
+from fabstir_desktop.inference.options import EngineOptions
+from fabstir_desktop.inference.restarts import Death, Quarantine, prompt_hash
+from fabstir_desktop.inference.streams import RequestStream, check_request
+from fabstir_desktop.inference.supervisor import Supervisor
+from fabstir_desktop.jobs.events import EngineChanged
+from fabstir_desktop.jobs.generation import (
+    EngineState,
+    EngineStatus,
+    Finished,
+    FinishReason,
+    GenerationEvent,
+    GenerationRequest,
+    SamplingParameters,
+)
+
+log = logging.getLogger(__name__)
+
+_SERVABLE = (EngineState.READY, EngineState.LOADING, EngineState.RESTARTING)
+
+
+class EngineClient:
+    """The Engine of one local model. Publishes EngineChanged on `feed` when the state, the model or a stream count changes,
+    and at most once a second for the rate of tokens."""
+
+    def __init__(self, options: EngineOptions, feed: Feed) -> None:
+        self._options = options
+        self._limits = options.limits
+        self._feed = feed
+        self._line = WaitingLine(options.limits)
+        self._quarantine = Quarantine()
+        self._supervisor = Supervisor(options, self)
+        self._by_id: dict[str, RequestStream] = {}
+        self._active: dict[int, RequestStream] = {}
+        self._next_number = 1
+        self._draining = False
+        self._drained = asyncio.Event()
+        self._switching = asyncio.Lock()
+        self._tokens_since_tick = 0
+        self._rate = 0.0
+        self._prefilling = False
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._ticked_at = 0.0
+
+    # --- Engine ------------------------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> EngineStatus:
+        """The state just now."""
+        supervisor = self._supervisor
+        return EngineStatus(
+            state=supervisor.state,
+            detail=supervisor.detail,
+            model=supervisor.model,
+            active_streams=len(self._active),
+            queued_requests=len(self._line),
+            parallel_streams=self._options.parallel,
+            tokens_per_second=self._rate,
+            load_progress=supervisor.load_progress,
+            restarts=supervisor.restarts,
+            worker_pid=supervisor.pid,
+        )
+
+    async def start(self) -> None:
+        """Begin loading; after giving up, try again."""
+        self._supervisor.start()
+        if self._tick_handle is None:
+            self._ticked_at = time.monotonic()
+            self._schedule_tick()
+
+    async def stop(self, timeout_s: float = 3.0) -> None:
+        """End the worker; whatever runs or waits ends with ModelUnavailable."""
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+            self._tick_handle = None
+        self._fail_all(ModelUnavailable("the engine stops"))
+        await self._supervisor.stop(timeout_s)
+
+    async def load(self, model_path: str) -> None:
+        """Switch to another file once what runs has ended; requests that come meanwhile wait for the new model.
+
+        Raises ModelFileError before anything changes if the file cannot be used, or when llama.cpp then refuses it.
+        """
+        path = (await asyncio.to_thread(inspect_model, model_path)).path
+        async with self._switching:
+            self._draining = True
+            try:
+                while self._active:
+                    self._drained.clear()
+                    await self._drained.wait()
+                self._quarantine.clear()
+                self._supervisor.start()
+                await self._supervisor.switch(path)
+            finally:
+                self._draining = False
+                self._dispatch()
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        """Yield Accepted, Pieces and Finished; see the Engine protocol."""
+        stream = self._admit(request)
+        try:
+            while True:
+                event = await stream.next()
+                if stream.held and stream.number:
+                    stream.held = False
+                    self._supervisor.send(wire.Hold(stream.number, False))
+                yield event
+                if type(event) is Finished:
+                    return
+        finally:
+            self._abandon(stream)
+
+    def cancel(self, request_id: str) -> None:
+        """End the request within one decode step."""
+        stream = self._by_id.get(request_id)
+        if stream is None or stream.over:
+            return
+        if stream.number:
+            self._supervisor.send(wire.Cancel(stream.number))
+        elif stream.waiting is not None:
+            self._line.leave(stream.waiting)
+            stream.finish("cancelled")
+            self.worker_changed()
+
+    # --- requests ----------------------------------------------------------------------------------------------------
+
+    def _admit(self, request: GenerationRequest) -> RequestStream:
+        """Check the request and give it a stream, or a place in the line. Raises GenerationError."""
+        check_request(request)
+        if self._supervisor.state not in _SERVABLE:
+            raise ModelUnavailable(f"no model is served: {self._supervisor.detail or self._supervisor.state.value}")
+        if request.request_id in self._by_id:
+            raise InvalidGenerationRequest("a request of this id is running")
+        digest = prompt_hash(request.messages)
+        if self._quarantine.holds(digest):
+            raise InvalidGenerationRequest("this prompt was running when the model process died; it is not tried again")
+        seed = request.sampling.seed if request.sampling.seed is not None else secrets.randbits(32)
+        stream = RequestStream(request, digest, seed)
+        if self._has_free_stream and len(self._line) == 0:
+            self._by_id[request.request_id] = stream
+            self._begin(stream)
+        else:
+            stream.waiting = self._line.enter(request, time.monotonic())
+            self._by_id[request.request_id] = stream
+        self.worker_changed()
+        return stream
+
+    @property
+    def _has_free_stream(self) -> bool:
+        ready = self._supervisor.state is EngineState.READY and not self._draining
+        return ready and len(self._active) < self._options.parallel
+
+    def _begin(self, stream: RequestStream) -> None:
+        request = stream.request
+        stream.waiting = None
+        stream.number = self._next_number
+        self._next_number += 1
+        self._active[stream.number] = stream
+        self._supervisor.send(
+            wire.Begin(
+                stream=stream.number,
+                messages=[(message.role, message.content) for message in request.messages],
+                max_tokens=request.max_tokens,
+                sampling=_wire_sampling(request.sampling, stream.seed),
+                stop=list(request.stop),
+                job_key=request.job_key,
+                cache_key=request.cache_key,
+            )
+        )
+
+    def _dispatch(self) -> None:
+        """Give free streams to those in the line."""
+        while self._has_free_stream:
+            entry = self._line.next(stream.request.job_key for stream in self._active.values())
+            if entry is None:
+                return
+            self._begin(self._by_id[entry.request.request_id])
+
+    def _abandon(self, stream: RequestStream) -> None:
+        """The reader is gone or done."""
+        self._by_id.pop(stream.request.request_id, None)
+        if stream.waiting is not None and self._line.leave(stream.waiting):
+            self.worker_changed()
+        elif stream.number in self._active and not stream.over:
+            stream.abandoned = True
+            self._supervisor.send(wire.Cancel(stream.number))
+
+    def _turn_away(self) -> None:
+        """No model will come: nobody needs to wait for it."""
+        for entry in self._line.clear():
+            reason = self._supervisor.detail or self._supervisor.state.value
+            self._by_id[entry.request.request_id].fail(ModelUnavailable(f"no model is served: {reason}"))
+
+    def _fail_all(self, error: GenerationError) -> None:
+        for entry in self._line.clear():
+            self._by_id[entry.request.request_id].fail(error)
+        for stream in self._active.values():
+            stream.fail(error)
+        self._active.clear()
+        self._drained.set()
+        self.worker_changed()
+
+    # --- news from the worker ------------------------------------------------------------------------------------------
+
+    def worker_stepped(self, step: wire.Step) -> None:
+        """Hand out what a decode step gave."""
+        active = self._active
+        self._prefilling = step.prefilling
+        for accepted in step.accepted:
+            if accepted.stream in active:
+                active[accepted.stream].accept(tuple(accepted.prompt_ids), self._window)
+        for number, token_id, text in step.pieces:
+            stream = active.get(number)
+            if stream is not None:
+                stream.add(token_id, text)
+                if stream.unread_tokens > self._limits.unread_tokens and not stream.held and not stream.abandoned:
+                    stream.held = True
+                    self._supervisor.send(wire.Hold(number, True))
+        self._tokens_since_tick += len(step.pieces)
+        if step.ended or step.refused:
+            self._take_ends(step)
+
+    def worker_changed(self) -> None:
+        """Start what can be started now, and tell the feed."""
+        if self._supervisor.state is EngineState.READY:
+            self._dispatch()
+        elif self._supervisor.state not in _SERVABLE:
+            self._turn_away()
+        self._feed.publish(EngineChanged(self.status))
+
+    def worker_died(self, death: Death, *, expected: bool) -> None:
+        """Every request that ran is over; one that waited waits on."""
+        if expected:
+            error: GenerationError = ModelUnavailable("the engine stops")
+        else:
+            self._blame(death)
+            error = WorkerCrashed("the model process died while it answered; it is being started again")
+        for stream in self._active.values():
+            stream.fail(error)
+        self._active.clear()
+        self._drained.set()
+        self.worker_changed()
+
+    def _take_ends(self, step: wire.Step) -> None:
+        for ended in step.ended:
+            stream = self._active.pop(ended.stream, None)
+            if stream is not None:
+                stream.finish(_reason(ended.reason), ended.text)
+        for refused in step.refused:
+            stream = self._active.pop(refused.stream, None)
+            if stream is not None:
+                stream.fail(self._refusal(refused))
+        if not self._active:
+            self._drained.set()
+        self.worker_changed()
+
+    def _refusal(self, refused: wire.Refused) -> GenerationError:
+        if refused.kind == wire.OVERFLOW:
+            return ContextOverflow(refused.prompt_tokens, self._window)
+        if refused.kind == wire.INVALID:
+            return InvalidGenerationRequest(refused.reason)
+        return WorkerCrashed(f"the model failed while it answered: {refused.reason}")
+
+    def _blame(self, death: Death) -> None:
+        reading = [stream for stream in self._active.values() if not stream.first_token_made]
+        suspects = reading or list(self._active.values())
+        self._quarantine.blame((stream.prompt_hash for stream in suspects), death)
+
+    @property
+    def _window(self) -> int:
+        model = self._supervisor.model
+        return model.context_window if model is not None else 0
+
+    # --- once a second -------------------------------------------------------------------------------------------------
+
+    def _schedule_tick(self) -> None:
+        self._tick_handle = asyncio.get_running_loop().call_later(self._limits.tick_s, self._tick)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        elapsed = max(now - self._ticked_at, 1e-3)
+        self._ticked_at = now
+        self._schedule_tick()
+        for entry, error in self._line.overdue(now):
+            self._by_id[entry.request.request_id].fail(self._overdue(error))
+        self._watch()
+        rate = self._tokens_since_tick / elapsed
+        changed = rate != self._rate
+        self._rate = rate
+        self._tokens_since_tick = 0
+        if changed:
+            self.worker_changed()
+
+    def _overdue(self, busy: GenerationError) -> GenerationError:
+        if self._supervisor.state is EngineState.READY:
+            return busy
+        return ModelUnavailable("the model is still being loaded")
+
+    def _watch(self) -> None:
+        """Count ticks, not time: after the app or the machine slept, the worker is not to blame for the silence."""
+        supervisor = self._supervisor
+        limits = self._limits
+        working = any(not stream.held for stream in self._active.values())
+        loading = supervisor.pid is not None and supervisor.state is not EngineState.READY
+        if not working and not loading:
+            supervisor.silent_s = 0.0
+            return
+        supervisor.silent_s += limits.tick_s
+        if loading:
+            if supervisor.silent_s >= limits.load_stall_s:
+                supervisor.kill(f"no progress in loading for {limits.load_stall_s:.0f} s")
+            return
+        reading = self._prefilling or any(not stream.first_token_made for stream in self._active.values())
+        limit = limits.prefill_stall_s if reading else limits.decode_stall_s
+        if supervisor.silent_s >= limit:
+            supervisor.kill(f"no token for {limit:.0f} s")
+
+
+def _wire_sampling(sampling: SamplingParameters, seed: int) -> wire.Sampling:
+    return wire.Sampling(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        repeat_penalty=sampling.repeat_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        presence_penalty=sampling.presence_penalty,
+        seed=seed,
+    )
+
+
+def _reason(word: str) -> FinishReason:
+    if word == "stop":
+        return "stop"
+    if word == "length":
+        return "length"
+    return "cancelled"

@@ -1,0 +1,92 @@
+"""The waiting line in front of the streams: who may wait, for how long, and whose turn it is. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fabstir_desktop.errors import EngineBusy
+from fabstir_desktop.inference.options import EngineLimits
+from fabstir_desktop.jobs.generation import GenerationRequest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Waiting:
+    """A request in the line; `since_s` on the caller's clock."""
+
+    request: GenerationRequest
+    since_s: float
+
+
+class WaitingLine:
+    """First come, first served within a job; between jobs, those with fewer running streams go first."""
+
+    def __init__(self, limits: EngineLimits) -> None:
+        self._limits = limits
+        self._waiting: list[Waiting] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def enter(self, request: GenerationRequest, now_s: float) -> Waiting:
+        """Take a place at the end. Raises EngineBusy with the place it would have had."""
+        limits = self._limits
+        position = len(self._waiting) + 1
+        if len(self._waiting) >= limits.queue_length:
+            raise self._busy("all streams are taken and the waiting line is full", position)
+        same_job = sum(1 for other in self._waiting if request.job_key and other.request.job_key == request.job_key)
+        if same_job >= limits.queue_per_job:
+            raise self._busy(f"{same_job} prompts of this job wait already", position)
+        if not is_loopback(request.client):
+            same_client = sum(1 for other in self._waiting if other.request.client == request.client)
+            if same_client >= limits.queue_per_client:
+                raise self._busy(f"{same_client} prompts from your address wait already", position)
+        entry = Waiting(request, now_s)
+        self._waiting.append(entry)
+        return entry
+
+    def leave(self, entry: Waiting) -> bool:
+        """Give up a place; False if it was left before."""
+        if entry in self._waiting:
+            self._waiting.remove(entry)
+            return True
+        return False
+
+    def next(self, running_jobs: Iterable[str]) -> Waiting | None:
+        """Take out whose turn it is: the first of the job with the fewest running streams."""
+        if not self._waiting:
+            return None
+        running = Counter(running_jobs)
+        chosen = min(self._waiting, key=lambda entry: running[entry.request.job_key])  # min keeps the order of arrival
+        self._waiting.remove(chosen)
+        return chosen
+
+    def overdue(self, now_s: float) -> list[tuple[Waiting, EngineBusy]]:
+        """Take out those who waited too long, each with what to tell it."""
+        limit = self._limits.queue_timeout_s
+        late = [(place, entry) for place, entry in enumerate(self._waiting, 1) if now_s - entry.since_s >= limit]
+        for _, entry in late:
+            self._waiting.remove(entry)
+        return [(entry, self._busy(f"no stream became free in {limit:.0f} s", place)) for place, entry in late]
+
+    def clear(self) -> list[Waiting]:
+        """Take out all."""
+        entries, self._waiting = self._waiting, []
+        return entries
+
+    def _busy(self, message: str, position: int) -> EngineBusy:
+        return EngineBusy(f"{message} (position {position})", position=position, retry_after_s=min(5.0, 0.5 * position))
+
+
+def is_loopback(client: str) -> bool:
+    """Whether the address is this machine's own (an empty one, of a caller without a socket, is too)."""
+    if not client or client == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(client.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool(address.is_loopback or (mapped is not None and mapped.is_loopback))
