@@ -50,6 +50,10 @@ class LedgerDamaged(LedgerError):
     """The integrity check failed; the files are kept as they are."""
 
 
+class LedgerRefused(Bug):
+    """The database refused a step that would break what must always be true; nothing was changed."""
+
+
 # --- wallet ---------------------------------------------------------------------------------------------------------
 
 
@@ -173,12 +177,13 @@ class RpcUnreachable(ChainError):
 
 
 class RpcRefused(ChainError):
-    """The RPC answered with an error; `code` and `detail` are its own."""
+    """The RPC answered with an error; `code`, `detail` (its text) and `data` (revert data, 0x hex or empty) are its own."""
 
-    def __init__(self, message: str, *, code: int | None = None, detail: str = "") -> None:
+    def __init__(self, message: str, *, code: int | None = None, detail: str = "", data: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.detail = detail
+        self.data = data
 
 
 class WrongChain(ChainError):

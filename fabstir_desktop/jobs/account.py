@@ -27,6 +27,8 @@ class JobAccount:
     """The lowest token position that no live claim covers."""
     session_open: bool
     updated_at: float
+    next_end: int | None = None
+    """Where the next live claim behind `next_start` begins; None: nothing lies behind. A void claim leaves such a gap."""
 
     @property
     def unclaimed(self) -> int:
@@ -34,6 +36,11 @@ class JobAccount:
         return self.generated - self.claimed - self.written_off
 
     @property
-    def claimable(self) -> int:
-        """Tokens that the next claim could take."""
+    def uncovered(self) -> int:
+        """Tokens in no claim at all."""
         return self.generated - self.claimed - self.written_off - self.reserved
+
+    @property
+    def claimable(self) -> int:
+        """Tokens that the next claim could take: the uncovered ones, or where a void claim left a gap, those of the gap."""
+        return self.uncovered if self.next_end is None else min(self.uncovered, self.next_end - self.next_start)

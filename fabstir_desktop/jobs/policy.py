@@ -35,6 +35,8 @@ class ClaimLater:
     """No claim now; `why` is shown to the host as it is."""
 
     why: str
+    is_busy: bool = False
+    """Another claim of the job is on its way: ask again when it is closed."""
 
 
 def decide_claim(
@@ -46,13 +48,14 @@ def decide_claim(
     is there. Never pads: below the contract's minimum nothing is claimed.
     """
     if account.open_claims:
-        return ClaimLater("one claim is already on its way")
+        return ClaimLater("one claim is already on its way", is_busy=True)
     available = account.claimable
     if available <= 0:
         return ClaimLater("nothing unclaimed")
     if available < policy.minimum_tokens:
         return ClaimLater(f"needs {policy.minimum_tokens} tokens, has {available}")
-    if trigger is None and available < policy.threshold_tokens:
+    # Where a void claim left a small gap, what lies behind it counts too: the gap must not hold the rest back.
+    if trigger is None and account.uncovered < policy.threshold_tokens:
         return ClaimLater(f"{available} of {policy.threshold_tokens} tokens until the next checkpoint")
     count = available if policy.maximum_tokens is None else min(available, policy.maximum_tokens)
     return ClaimNow(account.next_start, account.next_start + count, trigger or ClaimReason.THRESHOLD)

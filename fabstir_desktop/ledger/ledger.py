@@ -2,14 +2,17 @@
 
 Tokens are stored by group commit (durable against a killed process when the future resolves, flushed to the medium within
 250 ms); claims, slots and attempts are each one transaction with a full fsync. A commit whose outcome is unknown is read
-back by its key, never assumed. Every method raises LedgerError when the file cannot be used.
+back by its key, never assumed. Every method raises LedgerError when the file cannot be used, and LedgerRefused when the
+database refuses a step that would break what must always be true.
+
+One thread writes, one reads, a third checks and copies in the background; nothing blocks the loop. Use a ledger from the
+loop that opened it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from fabstir_desktop.jobs.account import JobAccount
@@ -17,89 +20,88 @@ from fabstir_desktop.jobs.claims import Attempt, Claim, ClaimReason, ClaimState,
 from fabstir_desktop.jobs.generation import FinishReason
 from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.jobs.views import EarningsPoint, EarningsView, JobView, TransactionView
+from fabstir_desktop.ledger import claims, journal, series, slots, tokens, views
+from fabstir_desktop.ledger import payments as chain_facts
+from fabstir_desktop.ledger.engine import LedgerEngine, open_engine, open_view_engine
+from fabstir_desktop.ledger.records import TranscriptSegment
 
-
-@dataclass(frozen=True, slots=True)
-class TranscriptSegment:
-    """Consecutive tokens of one answer inside a job: `start` is the job position of the first of `token_ids`."""
-
-    ticket_id: int
-    start: int
-    token_ids: tuple[int, ...]
-    prompt_ids: tuple[int, ...]
-    parameters: str
-    """Canonical JSON of sampling parameters, seed and max_tokens."""
-    model_sha256: str
+__all__ = ["Ledger", "TranscriptSegment", "read_views"]
 
 
 class Ledger:
     """One open ledger of one venue (chain, contract)."""
 
-    venue: Venue
+    def __init__(self, venue: Venue, engine: LedgerEngine) -> None:
+        self.venue = venue
+        self._engine = engine
+        self._venue_id = engine.venue_id
 
     @classmethod
-    async def open(cls, path: Path, venue: Venue) -> Ledger:
+    async def open(cls, path: Path, venue: Venue, *, vfs: str | None = None) -> Ledger:
         """Lock the data directory, back up and migrate if needed, check integrity, start the writer thread.
 
-        Raises LedgerLocked, LedgerTooNew, LedgerDamaged, LedgerError.
+        `vfs` names another file system layer of SQLite (tests put faults there). Raises LedgerLocked, LedgerTooNew,
+        LedgerDamaged, LedgerError.
         """
-        raise NotImplementedError
+        return cls(venue, await open_engine(path, venue, vfs))
 
     async def close(self) -> None:
         """Commit what waits, truncate the WAL, release the lock. Safe to call twice."""
-        raise NotImplementedError
+        await self._engine.close()
 
     @property
     def failure(self) -> str | None:
         """Why the ledger cannot be written just now, or None."""
-        raise NotImplementedError
+        return self._engine.failure
 
     # --- jobs and tokens --------------------------------------------------------------------------------------------
 
     async def open_ticket(self, job_id: int, session_id: str) -> int:
         """Begin an answer for the job (created if new, its session marked open); returns the ticket's id."""
-        raise NotImplementedError
+        return await self._engine.write(
+            lambda db: tokens.open_ticket(db, self._venue_id, job_id, session_id), durable=False
+        )
 
-    async def store_prompt(
-        self, ticket_id: int, prompt_ids: Sequence[int], parameters: str, model_sha256: str
-    ) -> None:
+    async def store_prompt(self, ticket_id: int, prompt_ids: Sequence[int], parameters: str, model_sha256: str) -> None:
         """Store what the answer is generated from."""
-        raise NotImplementedError
+        await self._engine.write(
+            lambda db: tokens.store_prompt(db, ticket_id, prompt_ids, parameters, model_sha256), durable=False
+        )
 
     def add_tokens(self, ticket_id: int, token_ids: Sequence[int]) -> asyncio.Future[int]:
         """Count tokens; the future gives the job's new total once they are committed.
 
         Calls made in one turn of the loop share one transaction and one hop to the writer thread.
         """
-        raise NotImplementedError
+        return self._engine.add_tokens(ticket_id, token_ids)
 
     async def close_ticket(self, ticket_id: int, finish_reason: FinishReason) -> None:
         """Mark the answer ended. Does nothing for a closed ticket."""
-        raise NotImplementedError
+        await self._engine.write(lambda db: tokens.close_ticket(db, ticket_id, finish_reason), durable=False)
 
     async def end_session(self, session_id: str) -> list[int]:
         """Mark the session's jobs as without a session; returns their ids."""
-        raise NotImplementedError
+        return await self._engine.write(lambda db: tokens.end_session(db, self._venue_id, session_id), durable=False)
 
     async def end_all_sessions(self) -> list[int]:
         """At start: no session survived the last process. Open tickets are closed as `error`. Returns job ids affected."""
-        raise NotImplementedError
+        return await self._engine.write(lambda db: tokens.end_all_sessions(db, self._venue_id), durable=False)
 
     async def account(self, job_id: int) -> JobAccount | None:
         """The job's account, None if it never had a token or ticket."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: claims.read_account(db, self._venue_id, job_id))
 
     async def accounts_with_unclaimed(self) -> list[JobAccount]:
         """Every job with tokens that no sent claim covers."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: claims.read_unclaimed(db, self._venue_id))
 
     async def note_job(self, job_id: int, note: str) -> None:
         """Set the job's remark for the host (refused by chain, forfeited tail, mismatch); empty clears it."""
-        raise NotImplementedError
+        await self._engine.write(lambda db: tokens.note_job(db, self._venue_id, job_id, note), durable=False)
 
     async def transcript(self, job_id: int, start: int, end: int) -> list[TranscriptSegment]:
         """The tokens `[start, end)` of a job in order."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: tokens.read_transcript(db, self._venue_id, job_id, start, end))
 
     # --- claims, slots, attempts ------------------------------------------------------------------------------------
 
@@ -120,131 +122,144 @@ class Ledger:
 
         Planning the same job and range again returns the claim that is there.
         """
-        raise NotImplementedError
+        new = claims.NewClaim(job_id, start, end, reason, host, record, proof_hash, proof, calldata)
+        return await self._engine.write(lambda db: claims.plan_claim(db, self._venue_id, new), durable=True)
 
     async def claim(self, claim_id: int) -> Claim:
         """One claim."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: claims.read_claim(db, claim_id))
 
     async def claims(
         self, *, job_id: int | None = None, states: Sequence[ClaimState] = (), limit: int = 1000
     ) -> list[Claim]:
         """Claims, oldest first; all states if none is named."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: claims.read_claims(db, self._venue_id, job_id, states, limit))
 
     async def claim_record(self, proof_hash: bytes) -> bytes | None:
         """The canonical proof record stored with a claim."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: claims.read_record(db, proof_hash))
 
     async def last_proof_hash(self, job_id: int) -> bytes:
         """Proof hash of the job's newest claim that is not void; 32 zero bytes if none."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: claims.read_last_proof_hash(db, self._venue_id, job_id))
 
     async def bind(
         self, claim_ids: Sequence[int], *, sender: str, nonce: int, attempt: Attempt, kind: str = "claim"
     ) -> Slot:
         """In one transaction: the slot (OPEN), its first attempt, the bindings, each claim BOUND. Nothing is sent before."""
-        raise NotImplementedError
+        return await self._engine.write(
+            lambda db: slots.bind(
+                db, self.venue.chain_id, claim_ids, sender=sender, nonce=nonce, attempt=attempt, kind=kind
+            ),
+            durable=True,
+        )
 
     async def add_attempt(self, slot_id: int, attempt: Attempt) -> Slot:
         """Store a fee bump of an OPEN slot before it is sent."""
-        raise NotImplementedError
+        return await self._engine.write(lambda db: slots.add_attempt(db, slot_id, attempt), durable=True)
 
     async def note_send(self, tx_hash: bytes, error: str | None) -> None:
         """Remember that the bytes were handed to an RPC, and its answer. Advice only: losing it does no harm."""
-        raise NotImplementedError
+        await self._engine.write(lambda db: slots.note_send(db, tx_hash, error), durable=False)
 
     async def slots(self, sender: str, states: Sequence[SlotState] = ()) -> list[Slot]:
         """Slots of a sender in nonce order; all states if none is named."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: slots.read_slots(db, self.venue.chain_id, sender, states))
 
     async def slot_of_claim(self, claim_id: int) -> Slot | None:
         """The slot a claim is bound to now."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: slots.read_slot_of_claim(db, claim_id))
 
     async def next_nonce(self, sender: str) -> int | None:
         """One above the highest nonce of the sender in the ledger; None if there is none."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: slots.read_next_nonce(db, self.venue.chain_id, sender))
 
     async def mark_included(self, slot_id: int, fact: MinedFact) -> None:
         """Slot INCLUDED; its claims INCLUDED if it succeeded, else they stay BOUND until `void_reverted`."""
-        raise NotImplementedError
+        await self._engine.write(lambda db: slots.mark_included(db, slot_id, fact), durable=True)
 
     async def mark_confirmed(self, slot_id: int) -> None:
         """Slot and claims CONFIRMED."""
-        raise NotImplementedError
+        await self._engine.write(lambda db: slots.mark_confirmed(db, slot_id), durable=True)
 
     async def mark_final(self, slot_id: int) -> None:
         """Slot and claims FINAL."""
-        raise NotImplementedError
+        await self._engine.write(lambda db: slots.mark_final(db, slot_id), durable=True)
 
     async def mark_reorged(self, slot_id: int) -> None:
         """The block is gone: slot OPEN again, claims REOPENED."""
-        raise NotImplementedError
+        await self._engine.write(lambda db: slots.mark_reorged(db, slot_id), durable=True)
 
-    async def void_reverted(
-        self, slot_id: int, *, note: str, outcome: ClaimState = ClaimState.VOID
-    ) -> None:
+    async def void_reverted(self, slot_id: int, *, note: str, outcome: ClaimState = ClaimState.VOID) -> None:
         """A mined and deep enough revert: release the binding; each claim goes to VOID, HELD or WRITTEN_OFF with `note`."""
-        raise NotImplementedError
+        await self._engine.write(lambda db: slots.void_reverted(db, slot_id, note, outcome), durable=True)
 
     async def free_slot(self, slot_id: int, *, state: SlotState, note: str) -> None:
         """Only on positive proof that no attempt can be mined: slot BURNED or FOREIGN, claims back to PLANNED."""
-        raise NotImplementedError
+        await self._engine.write(lambda db: slots.free_slot(db, slot_id, state, note), durable=True)
 
     async def move_claim(self, claim_id: int, state: ClaimState, note: str = "") -> None:
         """A step without a slot: PLANNED to HELD or VOID or WRITTEN_OFF, HELD to PLANNED, VOID or WRITTEN_OFF."""
-        raise NotImplementedError
+        await self._engine.write(lambda db: claims.move_claim(db, claim_id, state, note), durable=True)
 
     async def record_foreign(self, job_id: int, tokens: int, tx_hash: bytes, note: str) -> None:
         """A claim seen on chain that this ledger did not make: it owns its range, so that it is never claimed again."""
-        raise NotImplementedError
+        await self._engine.write(
+            lambda db: claims.record_foreign(db, self._venue_id, job_id, tokens, tx_hash, note), durable=True
+        )
+
+    async def mark_settled(self, claim_id: int) -> None:
+        """The contract has credited the claim, for contracts that tell so by no event; twice is once."""
+        await self._engine.write(lambda db: claims.mark_settled(db, claim_id), durable=True)
 
     # --- chain facts ------------------------------------------------------------------------------------------------
 
-    async def record_payments(
-        self, payments: Sequence[Payment], *, cursor_block: int, cursor_hash: bytes
-    ) -> int:
+    async def record_payments(self, payments: Sequence[Payment], *, cursor_block: int, cursor_hash: bytes) -> int:
         """Store payments (twice is once) and move the event cursor, in one transaction; returns how many were new."""
-        raise NotImplementedError
+        return await self._engine.write(
+            lambda db: chain_facts.record_payments(db, self._venue_id, payments, cursor_block, cursor_hash),
+            durable=True,
+        )
 
     async def forget_payments_from(self, block_number: int) -> None:
         """A reorganisation: drop payments at and above the block and set the cursor below it."""
-        raise NotImplementedError
+        await self._engine.write(
+            lambda db: chain_facts.forget_payments_from(db, self._venue_id, block_number), durable=True
+        )
 
     async def event_cursor(self) -> tuple[int, bytes] | None:
         """Last block whose events are stored, and its hash."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: chain_facts.read_cursor(db, self._venue_id))
 
     # --- views ------------------------------------------------------------------------------------------------------
 
     async def job_views(self, *, limit: int = 10_000) -> list[JobView]:
         """Jobs, most recently changed first."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: views.read_job_views(db, self._venue_id, limit))
 
     async def job_view(self, job_id: int) -> JobView | None:
         """One job's row."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: views.read_job_view(db, self._venue_id, job_id))
 
     async def transaction_views(self, *, limit: int = 1000, slot_id: int | None = None) -> list[TransactionView]:
         """Attempts, newest first."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: views.read_transaction_views(db, self.venue.chain_id, limit, slot_id))
 
     async def earnings(self) -> EarningsView:
         """The ladder over all jobs of the venue."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: views.read_earnings(db, self._venue_id, self.venue.chain_id))
 
     async def earnings_series(self, *, since: float, bucket_seconds: int) -> list[EarningsPoint]:
         """Points of the plot from `since` on; buckets in which the app did not run at all are gaps."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: series.read_series(db, self._venue_id, since, bucket_seconds))
 
     async def journal(self, job_id: int | None = None, *, limit: int = 200) -> list[tuple[float, str]]:
         """What happened (time, sentence), newest first: the job's timeline."""
-        raise NotImplementedError
+        return await self._engine.read(lambda db: journal.read_journal(db, self._venue_id, job_id, limit))
 
     async def note_running(self) -> None:
         """Called once a minute: marks the time as one in which the app ran."""
-        raise NotImplementedError
+        await self._engine.write(series.note_running, durable=False)
 
 
 async def read_views(path: Path, venue: Venue) -> Ledger:
@@ -252,4 +267,4 @@ async def read_views(path: Path, venue: Venue) -> Ledger:
 
     Raises LedgerError if there is none.
     """
-    raise NotImplementedError
+    return Ledger(venue, await open_view_engine(path, venue))

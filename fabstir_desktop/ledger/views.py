@@ -1,0 +1,186 @@
+"""What windows and scripts are shown."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import apsw
+
+from fabstir_desktop.jobs.claims import SlotState
+from fabstir_desktop.jobs.views import ClaimedRange, EarningsView, JobView, TokenAmount, TransactionView
+from fabstir_desktop.ledger.rows import fetch_row, fetch_rows
+
+_JOB = """
+SELECT j.job_id, j.session_id, j.generated, j.claimed, j.proven, j.settled, j.generated - j.claimed - j.written_off,
+       j.note, j.created_at, j.updated_at, j.session_open, j.open_claims,
+       EXISTS (SELECT 1 FROM ticket t WHERE t.job = j.id AND t.closed_at IS NULL),
+       c.state, c.note
+FROM job j LEFT JOIN claim c ON c.job = j.id AND c.sequence = (SELECT max(n.sequence) FROM claim n WHERE n.job = j.id)
+"""
+
+
+def read_job_views(db: apsw.Connection, venue_id: int, limit: int) -> list[JobView]:
+    """Jobs, most recently changed first."""
+    earned: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for job_id, token, amount in fetch_rows(
+        db, "SELECT job_id, token, host_amount FROM payment WHERE venue = ?", (venue_id,)
+    ):
+        earned[job_id][token] += int(amount)
+    rows = fetch_rows(db, f"{_JOB} WHERE j.venue = ? ORDER BY j.updated_at DESC, j.id DESC LIMIT ?", (venue_id, limit))
+    return [_job_view(row, earned.get(row[0], {})) for row in rows]
+
+
+def read_job_view(db: apsw.Connection, venue_id: int, job_id: int) -> JobView | None:
+    """One job's row."""
+    key = (venue_id, str(job_id))
+    rows = fetch_rows(db, f"{_JOB} WHERE j.venue = ? AND j.job_id = ?", key)
+    if not rows:
+        return None
+    paid = fetch_rows(db, "SELECT token, host_amount FROM payment WHERE venue = ? AND job_id = ?", key)
+    return _job_view(rows[0], _sum(paid))
+
+
+def _job_view(row: Sequence[Any], earned: dict[str, int]) -> JobView:
+    job_id, session_id, generated, claimed, proven, settled, unclaimed, note, created_at, updated_at, *facts = row
+    session_open, open_claims, running, claim_state, claim_note = facts
+    return JobView(
+        job_id=int(job_id),
+        session_id=session_id,
+        state=_job_state(bool(running), bool(session_open), open_claims, claim_state, unclaimed),
+        generated=generated,
+        claimed=claimed,
+        proven=proven,
+        settled=settled,
+        unclaimed=unclaimed,
+        earned=amounts(earned),
+        note=note or (claim_note if claim_state in ("held", "void", "written_off") else "") or "",
+        created_at=created_at,
+        updated_at=updated_at,
+    )
+
+
+def _job_state(running: bool, session_open: bool, open_claims: int, claim_state: str | None, unclaimed: int) -> str:
+    if running:
+        return "running"
+    if claim_state in ("held", "void"):
+        return "claim_failed"
+    if open_claims:
+        return "claiming"
+    if session_open:
+        return "idle"
+    return "closing" if unclaimed else "settled"
+
+
+def read_transaction_views(
+    db: apsw.Connection, chain_id: int, limit: int, slot_id: int | None
+) -> list[TransactionView]:
+    """Attempts, newest first."""
+    condition = "AND s.id = ?2" if slot_id is not None else "AND ?2 IS NULL"
+    rows = fetch_rows(
+        db,
+        "SELECT a.tx_hash, a.sends, a.last_error, a.created_at, s.id, s.kind, s.nonce, s.state, s.mined_hash, s.block_number, "
+        "s.succeeded, s.gas_used, s.fee_wei, "
+        "(SELECT p.tx_hash FROM attempt p WHERE p.slot = a.slot AND p.number = a.number - 1) "
+        f"FROM attempt a JOIN slot s ON s.id = a.slot WHERE s.chain_id = ?1 {condition} ORDER BY a.id DESC LIMIT ?3",
+        (chain_id, slot_id, limit),
+    )
+    claims: dict[int, tuple[tuple[ClaimedRange, ...], str]] = {}
+    for row in rows:
+        if row[4] not in claims:
+            claims[row[4]] = _claims_of(db, row[4])
+    return [_transaction_view(row, *claims[row[4]]) for row in rows]
+
+
+def _claims_of(db: apsw.Connection, slot_id: int) -> tuple[tuple[ClaimedRange, ...], str]:
+    """The ranges a slot carries or carried, and the first note among its claims."""
+    rows = fetch_rows(
+        db,
+        "SELECT j.job_id, c.range_start, c.range_end, c.note FROM binding b JOIN claim c ON c.id = b.claim "
+        "JOIN job j ON j.id = c.job WHERE b.slot = ? ORDER BY c.id",
+        (slot_id,),
+    )
+    ranges = tuple(ClaimedRange(int(job_id), start, end) for job_id, start, end, _note in rows)
+    return ranges, next((note for *_range, note in rows if note), "")
+
+
+def _transaction_view(row: Sequence[Any], claims: tuple[ClaimedRange, ...], note: str) -> TransactionView:
+    (
+        tx_hash,
+        sends,
+        error,
+        created_at,
+        _slot,
+        kind,
+        nonce,
+        slot_state,
+        mined_hash,
+        block,
+        succeeded,
+        gas,
+        fee,
+        replaces,
+    ) = row
+    is_mined = mined_hash == tx_hash
+    state = _transaction_state(slot_state, bool(sends), mined_hash, is_mined, succeeded)
+    return TransactionView(
+        tx_hash=f"0x{tx_hash.hex()}",
+        kind=kind,
+        nonce=nonce,
+        state=state,
+        claims=claims,
+        block=block if is_mined else None,
+        gas_used=gas if is_mined else None,
+        fee_wei=int(fee) if is_mined and fee is not None else None,
+        replaces=None if replaces is None else f"0x{replaces.hex()}",
+        error=(note or "reverted by the contract") if state == "reverted" else None if is_mined else error,
+        created_at=created_at,
+    )
+
+
+def _transaction_state(
+    slot_state: str, sent: bool, mined_hash: bytes | None, is_mined: bool, succeeded: int | None
+) -> str:
+    if slot_state in (SlotState.BURNED, SlotState.FOREIGN):
+        return "dropped"
+    if mined_hash is None:
+        return "sent" if sent else "signed"
+    if not is_mined:
+        return "replaced"
+    return slot_state if succeeded else "reverted"
+
+
+def read_earnings(db: apsw.Connection, venue_id: int, chain_id: int) -> EarningsView:
+    """The ladder over all jobs of the venue; gas is that of the chain."""
+    generated, claimed, proven, settled, written_off = fetch_row(
+        db,
+        "SELECT coalesce(sum(generated), 0), coalesce(sum(claimed), 0), coalesce(sum(proven), 0), "
+        "coalesce(sum(settled), 0), coalesce(sum(written_off), 0) FROM job WHERE venue = ?",
+        (venue_id,),
+    )
+    payments = fetch_rows(db, "SELECT token, host_amount, treasury_amount FROM payment WHERE venue = ?", (venue_id,))
+    fees = fetch_rows(db, "SELECT fee_wei FROM slot WHERE chain_id = ? AND fee_wei IS NOT NULL", (chain_id,))
+    return EarningsView(
+        generated=generated,
+        claimed=claimed,
+        proven=proven,
+        settled=settled,
+        written_off=written_off,
+        earned=amounts(_sum((token, host) for token, host, _treasury in payments)),
+        treasury=amounts(_sum((token, treasury) for token, _host, treasury in payments)),
+        gas_wei=sum(int(fee) for (fee,) in fees),
+    )
+
+
+def _sum(rows: Iterable[Sequence[Any]]) -> dict[str, int]:
+    """Amounts per token; in Python, because 64 bits do not hold them."""
+    total: dict[str, int] = defaultdict(int)
+    for token, amount in rows:
+        total[token] += int(amount)
+    return total
+
+
+def amounts(by_token: dict[str, int]) -> tuple[TokenAmount, ...]:
+    """In the order of the tokens' names."""
+    return tuple(TokenAmount(token, by_token[token]) for token in sorted(by_token))
