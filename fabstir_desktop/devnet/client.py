@@ -115,6 +115,8 @@ class Sender:
         self, to: str | None, data: str = "0x", *, value_wei: int = 0, gas: int | None = None, nonce: int | None = None
     ) -> str:
         """Sign and send a transaction; return its hash. `to` None deploys. Without `gas` it is estimated."""
+        from eth_utils.address import to_checksum_address  # noqa: PLC0415
+
         call = {"from": self.address, "data": data, "value": hex(value_wei)} | ({"to": to} if to else {})
         if gas is None:
             gas = await self._client.number("eth_estimateGas", call) * 5 // 4
@@ -125,7 +127,7 @@ class Sender:
                 "type": 2,
                 "chainId": self._chain_id,
                 "nonce": await self._nonce() if nonce is None else nonce,
-                "to": to or b"",
+                "to": to_checksum_address(to) if to else b"",
                 "data": data,
                 "value": value_wei,
                 "gas": gas,

@@ -59,7 +59,7 @@ async def deploy_demo(
         raise ValueError("bank_key is needed for a chain that is not embedded")
     host_secret, client_secret = host_key or _random_key(), _random_key()
     proof_system = load_artifact("ProofSystem")
-    treasury = "0x" + secrets.token_hex(20)
+    treasury = _random_address()
     async with ChainClient(rpc_url) as client:
         bank, host, payer = (Sender(client, key) for key in (bank_secret, host_secret, client_secret))
         contract = contract_address(
@@ -117,6 +117,12 @@ async def _open_jobs(
     receipts = await asyncio.gather(*(client.receipt(tx_hash) for tx_hash in hashes))
     created = [artifact.decode_events(receipt["logs"], "JobCreated")[0] for receipt in receipts]
     return tuple(int(event["jobId"]) for event in created)
+
+
+def _random_address() -> str:
+    from eth_utils.address import to_checksum_address  # noqa: PLC0415
+
+    return str(to_checksum_address(secrets.token_bytes(20)))
 
 
 def _random_key() -> str:

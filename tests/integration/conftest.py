@@ -13,3 +13,4 @@ from chain_support import (  # noqa: F401  fixtures are found by their names
     start_embedded,
     world,
 )
+from marketplace_support import marketplace  # noqa: F401

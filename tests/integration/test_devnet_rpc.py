@@ -371,3 +371,40 @@ async def test_blocks_come_by_themselves_where_a_block_time_is_set(start_embedde
 async def test_requests_that_come_together_are_all_answered(embedded_world: World) -> None:
     numbers = await asyncio.gather(*(embedded_world.block_number() for _ in range(50)))
     assert len(set(numbers)) == 1
+
+
+async def test_a_reorg_on_anvil_takes_a_claim_back_and_the_same_bytes_are_accepted_again(anvil_world: World) -> None:
+    world = anvil_world
+    key = await world.funded_key()
+    raw = await raw_transfer(world, key, 0)
+    tx_hash = await world.client.request("eth_sendRawTransaction", raw)
+    await world.client.receipt(tx_hash)
+    before = await world.client.request("eth_getBlockByNumber", "latest", False)
+    await world.reorg(1)
+    after = await world.client.request("eth_getBlockByNumber", before["number"], False)
+    assert after["hash"] != before["hash"]
+    assert await world.client.request("eth_getTransactionReceipt", tx_hash) is None
+    assert await world.client.request("eth_sendRawTransaction", raw) == tx_hash
+    assert (await world.client.receipt(tx_hash))["status"] == "0x1"
+
+
+async def test_money_and_base_fee_can_be_set_on_anvil(anvil_world: World) -> None:
+    await anvil_world.set_balance(SOMEONE, 7)
+    assert await anvil_world.balance_wei(SOMEONE) == 7
+    await anvil_world.set_next_base_fee(5 * 10**9)
+    await anvil_world.mine()
+    head = await anvil_world.client.request("eth_getBlockByNumber", "latest", False)
+    assert int(head["baseFeePerGas"], 16) == 5 * 10**9
+
+
+async def test_an_anvil_with_a_block_time_mines_by_itself(start_anvil: Any) -> None:
+    from fabstir_desktop.devnet.client import ChainClient
+
+    anvil = await start_anvil(block_time_s=1, chain_id=31337)
+    async with ChainClient(anvil.rpc_url) as client:
+        assert await client.number("eth_chainId") == 31337
+
+        async def has_mined() -> bool:
+            return await client.number("eth_blockNumber") >= 1
+
+        await wait_until(has_mined)
