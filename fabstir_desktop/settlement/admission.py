@@ -1,0 +1,237 @@
+"""JobGate: before a paid prompt is served, its claim is simulated; a job that would not pay costs no token.
+
+What a job may still generate is what its whole deposit covers, less what this ledger has generated for it, less what
+others have claimed of it, less what running answers have reserved. With the RPC away, jobs that were good go on up to a
+bounded backlog; unknown ones are refused. Without a key nothing is simulated: tokens are counted only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fabstir_desktop.errors import (
+    AdmissionRefused,
+    CallReverted,
+    ChainError,
+    DepositExhausted,
+    JobNotValid,
+    RateLimited,
+)
+from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settlement.contracts.base import JobFacts, RefusalKind, SettlementContract
+from fabstir_desktop.settlement.proof import join_proof, simulation_hash
+from fabstir_desktop.wallet.signer import Signer
+
+log = logging.getLogger(__name__)
+
+GOOD_FOR_S = 3.0
+BAD_FOR_S = 2.0
+CHECK_LIMIT_S = 15.0
+REMEMBERED_JOBS = 10_000
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the last check of a job found. `covered` is None where the contract cannot tell."""
+
+    checked_at: float = float("-inf")
+    good: bool = False
+    refusal: AdmissionRefused | None = None
+    facts: JobFacts | None = None
+    covered_tokens: int | None = None
+    """For contracts without getters: tokens that a simulated claim showed to be payable, counted from the job's start."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(slots=True)
+class _Reservation:
+    job_id: int
+    tokens: int
+
+
+class JobGate:
+    """Decides whether a job's prompt is served and how many tokens it may have."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        contract: SettlementContract,
+        *,
+        max_unproven_tokens: int,
+        is_ready: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ledger = ledger
+        self._contract = contract
+        self._max_unproven_tokens = max_unproven_tokens
+        self._is_ready = is_ready
+        self._clock = clock
+        self._known: dict[int, _Known] = {}
+        self._reserved: dict[int, int] = {}
+        self._tickets: dict[int, _Reservation] = {}
+        self.signer: Signer | None = None
+
+    async def reserve(self, job_id: int, max_tokens: int) -> int:
+        """Tokens the prompt may have, at most `max_tokens`, now reserved. Raises AdmissionRefused, LedgerError."""
+        allowed = max_tokens
+        if self.signer is not None:
+            known = await self._check(job_id, self.signer)
+            allowed = await self._allowance(job_id, known, max_tokens)
+        self._reserved[job_id] = self._reserved.get(job_id, 0) + allowed
+        return allowed
+
+    def release(self, job_id: int, tokens: int) -> None:
+        """Give back what was reserved and no ticket took over."""
+        left = self._reserved.get(job_id, 0) - tokens
+        if left > 0:
+            self._reserved[job_id] = left
+        else:
+            self._reserved.pop(job_id, None)
+
+    def assign(self, ticket_id: int, job_id: int, tokens: int) -> None:
+        """A ticket holds the reservation from now on."""
+        self._tickets[ticket_id] = _Reservation(job_id, tokens)
+
+    def used(self, ticket_id: int, tokens: int) -> None:
+        """Tokens are generated: they count as such, no longer as reserved."""
+        reservation = self._tickets.get(ticket_id)
+        if reservation is not None:
+            taken = min(tokens, reservation.tokens)
+            reservation.tokens -= taken
+            self.release(reservation.job_id, taken)
+
+    def close(self, ticket_id: int) -> None:
+        """The answer ended. Safe to call twice."""
+        reservation = self._tickets.pop(ticket_id, None)
+        if reservation is not None:
+            self.release(reservation.job_id, reservation.tokens)
+
+    def forget(self) -> None:
+        """Another key or contract: what was found no longer holds."""
+        self._known.clear()
+
+    # --- what the chain says ----------------------------------------------------------------------------------------
+
+    async def _check(self, job_id: int, signer: Signer) -> _Known:
+        known = self._entry(job_id)
+        async with known.lock:
+            fresh_for_s = GOOD_FOR_S if known.refusal is None else BAD_FOR_S
+            if self._clock() - known.checked_at > fresh_for_s:
+                await self._ask(job_id, signer, known)
+        if known.refusal is not None:
+            raise known.refusal
+        return known
+
+    async def _ask(self, job_id: int, signer: Signer, known: _Known) -> None:
+        try:
+            if not self._is_ready():
+                raise TimeoutError
+            async with asyncio.timeout(CHECK_LIMIT_S):
+                await self._simulate(job_id, signer, known)
+        except AdmissionRefused as refusal:
+            known.refusal, known.good = refusal, False
+        except (ChainError, TimeoutError):
+            await self._go_on_without_chain(job_id, known)
+            return
+        else:
+            known.refusal, known.good = None, True
+        known.checked_at = self._clock()
+
+    async def _simulate(self, job_id: int, signer: Signer, known: _Known) -> None:
+        """Read the job where that is possible, and let the contract judge a claim of one token (or its minimum)."""
+        known.facts = await self._contract.read_job(job_id)
+        if known.facts is not None:
+            self._judge(known.facts, signer.address)
+            if known.facts.remaining_tokens == 0:
+                raise DepositExhausted(f"The deposit of job {job_id} is used up")
+        tokens = max(1, self._contract.rules.minimum_tokens)
+        try:
+            await self._try_claim(job_id, tokens, signer)
+        except CallReverted as error:
+            refusal = self._contract.explain(error.reason)
+            if refusal.kind is RefusalKind.DEPOSIT:
+                raise DepositExhausted(f"Job {job_id}: {refusal.plain}") from None
+            if refusal.kind in {RefusalKind.TOO_FAST, RefusalKind.PAUSED, RefusalKind.TOO_FEW}:
+                return  # the job is good, the moment is not
+            raise JobNotValid(f"Job {job_id}: {refusal.plain}") from None
+
+    async def _try_claim(self, job_id: int, tokens: int, signer: Signer) -> None:
+        proof_hash = simulation_hash(signer.address, job_id)
+        proof = join_proof(proof_hash, await signer.sign_proof(proof_hash, tokens))
+        await self._contract.simulate(signer.address, self._contract.encode_claim(job_id, tokens, proof))
+
+    @staticmethod
+    def _judge(facts: JobFacts, host: str) -> None:
+        if not facts.exists:
+            raise JobNotValid(f"The contract does not know job {facts.job_id}")
+        if facts.host.lower() != host.lower():
+            raise JobNotValid(f"Job {facts.job_id} belongs to another host")
+        if not facts.is_open:
+            raise JobNotValid(f"Job {facts.job_id} has ended")
+
+    async def _go_on_without_chain(self, job_id: int, known: _Known) -> None:
+        if known.good:
+            return
+        account = await self._ledger.account(job_id)
+        if account is not None and account.claimed > 0:
+            known.good, known.refusal = True, None  # it was claimed from before: it was good then
+            return
+        raise JobNotValid(f"Job {job_id} cannot be checked now: there is no contact with its contract. Try again later")
+
+    # --- how much ---------------------------------------------------------------------------------------------------
+
+    async def _allowance(self, job_id: int, known: _Known, max_tokens: int) -> int:
+        account = await self._ledger.account(job_id)
+        generated = account.generated - account.written_off if account else 0
+        reserved = self._reserved.get(job_id, 0)
+        unproven = generated - account.proven if account else 0
+        if unproven + reserved >= self._max_unproven_tokens:
+            raise RateLimited(
+                f"Job {job_id} has {unproven} tokens that are not proven on chain yet; it goes on when they are"
+            )
+        allowed = max_tokens
+        if known.facts is not None:
+            claimed = account.claimed if account else 0
+            by_others = max(0, known.facts.paid_tokens - claimed)
+            left = known.facts.covered_tokens - by_others - generated - reserved
+            if left <= 0:
+                raise DepositExhausted(f"The deposit of job {job_id} covers no further token")
+            allowed = min(allowed, left)
+        elif self._is_ready() and self.signer is not None:
+            allowed = await self._payable(job_id, unproven + reserved, max_tokens, self.signer)
+        if not self._is_ready():
+            allowed = min(allowed, self._max_unproven_tokens - unproven - reserved)
+        return allowed
+
+    async def _payable(self, job_id: int, before: int, wanted: int, signer: Signer) -> int:
+        """For a contract that cannot be asked: the most tokens, up to `wanted`, whose claim it would still pay."""
+        if await self._would_pay(job_id, before + wanted, signer):
+            return wanted
+        low, high = 0, wanted
+        while high - low > max(1, wanted // 64):
+            middle = (low + high) // 2
+            if await self._would_pay(job_id, before + middle, signer):
+                low = middle
+            else:
+                high = middle
+        if low == 0:
+            raise DepositExhausted(f"The deposit of job {job_id} covers no further token")
+        return low
+
+    async def _would_pay(self, job_id: int, tokens: int, signer: Signer) -> bool:
+        try:
+            await self._try_claim(job_id, max(1, tokens), signer)
+        except CallReverted as error:
+            return self._contract.explain(error.reason).kind is not RefusalKind.DEPOSIT
+        except ChainError:
+            return True  # the job was good a moment ago; the backlog is bounded
+        return True
+
+    def _entry(self, job_id: int) -> _Known:
+        if job_id not in self._known and len(self._known) >= REMEMBERED_JOBS:
+            self._known.pop(next(iter(self._known)))
+        return self._known.setdefault(job_id, _Known())

@@ -1,0 +1,65 @@
+"""Problems of settlement, raised and cleared once each: on the feed for windows, in the log for hosts who grep."""
+
+from __future__ import annotations
+
+import logging
+
+from fabstir_desktop.errors import FabstirError
+from fabstir_desktop.feed import Feed
+from fabstir_desktop.jobs.events import ProblemCleared, ProblemRaised
+from fabstir_desktop.jobs.problems import Problem, ProblemList, Severity
+
+log = logging.getLogger(__name__)
+
+
+class ClaimWaits(FabstirError):
+    """A claim cannot be made just now; its tokens stay in the ledger. `retry_s` is when to look again."""
+
+    def __init__(self, why: str, *, retry_s: float, problem: Problem | None = None) -> None:
+        super().__init__(why)
+        self.retry_s = retry_s
+        self.problem = problem
+
+
+class ProblemBoard:
+    """What stands in the way of payment now."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._problems = ProblemList()
+        self._logged: set[tuple[str, str]] = set()
+
+    def raise_(self, problem: Problem) -> None:
+        """Publish if it is new or says something new; log only when it begins, not each time its numbers move."""
+        if not self._problems.raise_(problem):
+            return
+        key = (problem.code, problem.subject)
+        if key not in self._logged:
+            self._logged.add(key)
+            level = logging.ERROR if problem.severity is Severity.ERROR else logging.WARNING
+            action = f" What to do: {problem.action}." if problem.action else ""
+            log.log(level, "%s: %s%s", problem.code, problem.message, action)
+        self._feed.publish(ProblemRaised(problem))
+
+    def clear(self, *codes: str, subject: str = "") -> None:
+        """The causes are gone."""
+        for code in codes:
+            if self._problems.clear(code, subject):
+                self._logged.discard((code, subject))
+                log.info("%s is over%s", code, f" ({subject})" if subject else "")
+                self._feed.publish(ProblemCleared(code, subject))
+
+    def clear_all(self, code: str) -> None:
+        """The cause is gone for every subject."""
+        for problem in tuple(self._problems):
+            if problem.code == code:
+                self.clear(code, subject=problem.subject)
+
+    def stands(self, code: str, subject: str = "") -> bool:
+        """Whether the problem is raised now."""
+        return any(one.code == code and one.subject == subject for one in self._problems)
+
+    @property
+    def standing(self) -> list[Problem]:
+        """What is raised now, worst first."""
+        return list(self._problems)

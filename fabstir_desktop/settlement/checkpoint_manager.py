@@ -1,0 +1,364 @@
+"""Submits checkpoints: knows which jobs are due, makes their claims, and follows what was sent until it is proven.
+
+One task does it all in turns: look at what is on its way, make what is due, read payments. The order at start is the same
+as ever after: first what became of what was sent, then the stored bytes again, then what was planned, then new claims.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+from fabstir_desktop.errors import ChainError, FabstirError, LedgerError, SignerLocked
+from fabstir_desktop.feed import Feed
+from fabstir_desktop.jobs.account import JobAccount
+from fabstir_desktop.jobs.claims import Claim, ClaimReason, ClaimState, Payment
+from fabstir_desktop.jobs.events import ClaimChanged
+from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, decide_claim
+from fabstir_desktop.jobs.status import CheckpointOutcome
+from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
+from fabstir_desktop.settlement.claimer import Claimer, Submitted
+from fabstir_desktop.settlement.outbox import Outbox
+from fabstir_desktop.settlement.payments import PaymentReader
+from fabstir_desktop.settlement.reconciler import Progress, Reconciler
+from fabstir_desktop.settlement.recovery import Recovery
+
+log = logging.getLogger(__name__)
+
+PARALLEL_CLAIMS = 8
+FORCE_LIMIT_S = 20.0
+IDLE_S = 15.0
+WAITING_STATES = (ClaimState.PLANNED, ClaimState.HELD)
+LONGEST_BACKOFF_S = 5.0
+STRENGTH = {
+    None: 0,
+    ClaimReason.THRESHOLD: 0,
+    ClaimReason.EXPOSURE: 1,
+    ClaimReason.DEADLINE: 2,
+    ClaimReason.RECOVERY: 3,
+    ClaimReason.SESSION_END: 4,
+    ClaimReason.FORCED: 5,
+}
+
+
+@dataclass(slots=True)
+class _Due:
+    """A job that should be claimed, and not before `retry_at` (monotonic seconds)."""
+
+    reason: ClaimReason
+    retry_at: float = 0.0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerParts:
+    """What a manager works with; all of one signer."""
+
+    ledger: Ledger
+    feed: Feed
+    board: ProblemBoard
+    claimer: Claimer
+    outbox: Outbox
+    reconciler: Reconciler
+    payments: PaymentReader
+    recovery: Recovery
+
+
+class CheckpointManager:
+    """Claims for one signer. `is_ready` tells whether chain and contract can be used now."""
+
+    def __init__(
+        self,
+        parts: ManagerParts,
+        *,
+        poll_s: float,
+        is_ready: Callable[[], bool],
+        has_session: Callable[[int], bool],
+        on_account: Callable[[JobAccount], None],
+        on_trouble: Callable[[], None],
+    ) -> None:
+        self._parts = parts
+        self._poll_s = poll_s
+        self._is_ready = is_ready
+        self._has_session = has_session
+        self._on_account = on_account
+        self._on_trouble = on_trouble
+        self._due: dict[int, _Due] = {}
+        self._afterwards: dict[int, ClaimReason] = {}
+        """Jobs that are claimed again when their open claim is closed."""
+        self._locks: dict[int, asyncio.Lock] = {}
+        self._wake = asyncio.Event()
+        self._slots = asyncio.Semaphore(PARALLEL_CLAIMS)
+        self._task: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        self._finality_at = 0.0
+        self._failures = 0
+        self.recovered = False
+        self.open_claims = 0
+        """Claims on their way, as last seen."""
+
+    @property
+    def sender(self) -> str:
+        """The host's address."""
+        return self._parts.outbox.sender
+
+    @property
+    def waiting_jobs(self) -> int:
+        """Jobs that should be claimed and are not yet."""
+        return len(self._due)
+
+    @property
+    def claim_gas(self) -> int:
+        """What a claim needs in gas, as last estimated."""
+        return self._parts.outbox.claim_gas
+
+    def start(self) -> None:
+        """Begin to work, in a task of its own."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="checkpoints")
+
+    async def stop(self, timeout_s: float) -> None:
+        """Sign, store and send what is due, as far as the time goes; then end. Safe to call twice."""
+        if self._task is None:
+            return
+        self.wake()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._drain()
+        task, self._task = self._task, None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    def due(self, job_id: int, reason: ClaimReason) -> None:
+        """A job has something to claim. Cheap; may be called for every token."""
+        known = self._due.get(job_id)
+        if known is None:
+            self._due[job_id] = _Due(reason)
+        elif STRENGTH[reason] > STRENGTH[known.reason]:
+            known.reason, known.retry_at = reason, 0.0
+        else:
+            return
+        self.wake()
+
+    def wake(self) -> None:
+        """Look now."""
+        self._wake.set()
+
+    def retry_now(self) -> None:
+        """A cause may be gone: try every waiting job at once."""
+        for entry in self._due.values():
+            entry.retry_at = 0.0
+        self._parts.outbox.forget_market()
+        self.wake()
+
+    async def checkpoint(self, job_id: int | None = None) -> list[CheckpointOutcome]:
+        """Claim now what the job (or every job) has; says for each what was done or why not."""
+        if job_id is not None:
+            jobs = [job_id]
+        else:
+            jobs = [account.job_id for account in await self._parts.ledger.accounts_with_unclaimed()]
+        return list(await asyncio.gather(*(self._force(one) for one in jobs)))
+
+    # --- the task ---------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            pause_s = self._poll_s
+            try:
+                pause_s = await self._turn()
+                self._failures = 0
+            except (ChainError, LedgerError, SignerLocked) as error:
+                self._failures += 1
+                pause_s = min(LONGEST_BACKOFF_S, self._poll_s * 2 ** min(self._failures, 8))
+                level = logging.WARNING if self._failures == 1 else logging.DEBUG
+                log.log(level, "checkpoints wait: %s", error)
+                self._on_trouble()
+            except FabstirError:
+                self._failures += 1
+                pause_s = LONGEST_BACKOFF_S
+                log.exception("a step of settlement failed; it is tried again")
+            finally:
+                self._idle.set()
+            await self._pause(pause_s)
+
+    async def _turn(self) -> float:
+        """One turn; returns how long to rest."""
+        self._wake.clear()
+        if not self._is_ready():
+            return IDLE_S  # whoever finds the chain ready wakes us
+        progress = await self._look()
+        if not self.recovered:
+            await self._parts.recovery.run()
+            self.recovered = True
+            await self.claim_unclaimed()
+        await self._resume_planned()
+        await self._make_due()
+        if progress.open_slots or self._due:
+            progress = await self._look()
+        elif progress.head is not None or self._parts.payments.is_stale:
+            await self._parts.payments.poll(progress.head)
+        self.open_claims = progress.unproven_slots
+        return self._rest_s(progress)
+
+    def _rest_s(self, progress: Progress) -> float:
+        if progress.unproven_slots:
+            return self._poll_s
+        if not self._due:
+            return IDLE_S
+        soonest = min(entry.retry_at for entry in self._due.values())
+        return min(IDLE_S, max(self._poll_s, soonest - time.monotonic()))
+
+    async def _pause(self, pause_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._wake.wait()
+
+    async def _look(self) -> Progress:
+        now = time.monotonic()
+        finality = now >= self._finality_at
+        if finality:
+            self._finality_at = now + 30.0
+        progress = await self._parts.reconciler.look(finality=finality)
+        if progress.confirmed or progress.jobs:
+            await self._parts.payments.poll(progress.head)
+        for claim, tx_hash, payments in progress.confirmed:
+            await self._announce_confirmed(claim, tx_hash, payments)
+        for job_id in progress.jobs:
+            await self._reconsider(job_id)
+        return progress
+
+    async def _announce_confirmed(self, claim: Claim, tx_hash: str, payments: tuple[Payment, ...]) -> None:
+        if payments:
+            log.info(
+                "Checkpoint confirmed for job %d - payment distributed (%s)", claim.job_id, split_text(payments)
+            )
+        elif self._parts.payments.can_read:
+            log.info("Checkpoint confirmed for job %d - no payment was reported with it", claim.job_id)
+        else:
+            await self._parts.ledger.mark_settled(claim.claim_id)
+            log.info("Checkpoint confirmed for job %d - the contract does not report payments", claim.job_id)
+        self._parts.board.clear("T02", subject=str(claim.job_id))
+        self._parts.feed.publish(
+            ClaimChanged(claim.job_id, claim.claim_id, claim.tokens, ClaimState.CONFIRMED, tx_hash, "")
+        )
+
+    async def claim_unclaimed(self) -> None:
+        """Make every job due whose unclaimed tokens wait for nothing: its session is over, or the threshold is reached."""
+        for account in await self._parts.ledger.accounts_with_unclaimed():
+            self._on_account(account)
+            self._consider(account, ClaimReason.RECOVERY)
+
+    async def _reconsider(self, job_id: int) -> None:
+        account = await self._parts.ledger.account(job_id)
+        if account is None:
+            return
+        self._on_account(account)
+        if account.open_claims == 0 and job_id in self._afterwards:
+            self.due(job_id, self._afterwards.pop(job_id))
+        self._consider(account, ClaimReason.SESSION_END)
+
+    def _consider(self, account: JobAccount, reason: ClaimReason) -> None:
+        trigger = None if self._has_session(account.job_id) else reason
+        if isinstance(decide_claim(account, self._parts.claimer.policy, trigger=trigger), ClaimNow):
+            self.due(account.job_id, trigger or ClaimReason.THRESHOLD)
+
+    # --- claims -----------------------------------------------------------------------------------------------------
+
+    async def _resume_planned(self) -> None:
+        """Claims that were planned before the process ended, freed by the reconciler, or held."""
+        for listed in await self._parts.ledger.claims(states=WAITING_STATES):
+            entry = self._due.get(listed.job_id)
+            if entry is not None and entry.retry_at > time.monotonic():
+                continue
+            async with self._lock(listed.job_id):
+                claim = await self._parts.ledger.claim(listed.claim_id)
+                if claim.state in WAITING_STATES:
+                    await self._attempt(claim.job_id, partial(self._parts.claimer.resume, claim), claim.reason)
+
+    async def _make_due(self) -> None:
+        now = time.monotonic()
+        ready = [job_id for job_id, entry in self._due.items() if entry.retry_at <= now]
+        await asyncio.gather(*(self._claim_due(job_id) for job_id in ready))
+
+    async def _claim_due(self, job_id: int) -> None:
+        async with self._slots, self._lock(job_id):
+            entry = self._due.get(job_id)
+            if entry is not None:
+                trigger = None if entry.reason is ClaimReason.THRESHOLD else entry.reason
+                await self._attempt(job_id, partial(self._parts.claimer.claim, job_id, trigger), entry.reason)
+
+    async def _force(self, job_id: int) -> CheckpointOutcome:
+        if not self._is_ready():
+            return CheckpointOutcome(job_id, False, 0, None, "no contact with the chain, or its contract; it is claimed later")
+        try:
+            async with asyncio.timeout(FORCE_LIMIT_S), self._lock(job_id):
+                claim = partial(self._parts.claimer.claim, job_id, ClaimReason.FORCED)
+                result = await self._attempt(job_id, claim, ClaimReason.FORCED)
+                if isinstance(result, ClaimLater) and result.is_busy:
+                    self._afterwards[job_id] = ClaimReason.FORCED
+        except TimeoutError:
+            return CheckpointOutcome(job_id, False, 0, None, "the chain does not answer; it is claimed later")
+        except FabstirError as error:
+            return CheckpointOutcome(job_id, False, 0, None, str(error))
+        self.wake()
+        if isinstance(result, Submitted):
+            why = "submitted" if result.accepted else "signed and stored; it is sent until a node takes it"
+            return CheckpointOutcome(job_id, True, result.claim.tokens, result.tx_hash, why)
+        return CheckpointOutcome(job_id, False, 0, None, result.why)
+
+    async def _attempt(
+        self, job_id: int, make: Callable[[], Awaitable[Submitted | ClaimLater]], fallback: ClaimReason
+    ) -> Submitted | ClaimLater:
+        """Make a claim; whatever stands in the way leaves the job due, with its cause, to be tried again."""
+        try:
+            result = await make()
+        except ClaimWaits as wait:
+            if wait.problem is not None:
+                self._parts.board.raise_(wait.problem)
+            return self._postpone(job_id, fallback, wait.retry_s, str(wait))
+        except (ChainError, LedgerError, SignerLocked) as error:
+            self._on_trouble()
+            return self._postpone(job_id, fallback, self._poll_s, str(error))
+        entry = self._due.pop(job_id, None)
+        if isinstance(result, Submitted):
+            account = await self._parts.ledger.account(job_id)
+            if account is not None:
+                self._on_account(account)
+        elif result.is_busy and entry is not None and entry.reason is not ClaimReason.THRESHOLD:
+            self._afterwards[job_id] = entry.reason
+        return result
+
+    def _postpone(self, job_id: int, reason: ClaimReason, retry_s: float, why: str) -> ClaimLater:
+        entry = self._due.setdefault(job_id, _Due(reason))
+        if entry.why != why:
+            log.warning("Job %d is claimed later: %s", job_id, why)
+        entry.why = why
+        entry.retry_at = time.monotonic() + retry_s
+        return ClaimLater(why)
+
+    async def _drain(self) -> None:
+        """Wait until nothing is due that could be made now."""
+        while self._is_ready() and any(entry.retry_at <= time.monotonic() for entry in self._due.values()):
+            self._idle.clear()
+            self.wake()
+            await self._idle.wait()
+
+    def _lock(self, job_id: int) -> asyncio.Lock:
+        return self._locks.setdefault(job_id, asyncio.Lock())
+
+
+def split_text(payments: tuple[Payment, ...]) -> str:
+    """`90% host, 10% treasury`, from the amounts that were paid."""
+    host = sum(payment.host_amount for payment in payments)
+    total = host + sum(payment.treasury_amount for payment in payments)
+    if total == 0:
+        return "nothing"
+    share = round(host * 10_000 / total) / 100
+    return f"{share:g}% host, {round(100 - share, 2):g}% treasury"

@@ -1,0 +1,197 @@
+"""One claim, from unclaimed tokens to stored and sent bytes.
+
+The order: read the job, prove, simulate, estimate, and only then fix the range (PLANNED) and take a nonce (BOUND). A
+process that dies in between has either nothing to undo, or a planned claim that `resume` takes up with the same proof.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from fabstir_desktop.errors import Bug, CallReverted
+from fabstir_desktop.feed import Feed
+from fabstir_desktop.jobs.account import JobAccount
+from fabstir_desktop.jobs.claims import Claim, ClaimReason, ClaimState, Slot
+from fabstir_desktop.jobs.events import ClaimChanged, JobChanged, TransactionChanged
+from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, ClaimPolicy, decide_claim
+from fabstir_desktop.jobs.problems import Problem, Severity
+from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
+from fabstir_desktop.settlement.classifier import TAKEN
+from fabstir_desktop.settlement.contracts.base import JobFacts, Refusal, RefusalKind, SettlementContract
+from fabstir_desktop.settlement.outbox import Outbox, Quote
+from fabstir_desktop.settlement.proof_store import ProofStore
+from fabstir_desktop.wallet.signer import Signer
+
+log = logging.getLogger(__name__)
+
+RETRY_S: dict[RefusalKind, float] = {
+    RefusalKind.TOO_FAST: 2.0,
+    RefusalKind.PAUSED: 60.0,
+    RefusalKind.UNKNOWN: 30.0,
+    RefusalKind.BAD_PROOF: 300.0,
+}
+"""How long to wait before a refused claim is tried again; other refusals: `LONG_RETRY_S`."""
+LONG_RETRY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A claim that went out: `accepted` tells whether a node has surely taken it."""
+
+    claim: Claim
+    tx_hash: str
+    accepted: bool
+
+
+class Claimer:
+    """Makes claims of one signer against one contract."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        contract: SettlementContract,
+        signer: Signer,
+        outbox: Outbox,
+        proofs: ProofStore,
+        board: ProblemBoard,
+        feed: Feed,
+        *,
+        threshold_tokens: int,
+    ) -> None:
+        self._ledger = ledger
+        self._contract = contract
+        self._signer = signer
+        self._outbox = outbox
+        self._proofs = proofs
+        self._board = board
+        self._feed = feed
+        self._threshold_tokens = threshold_tokens
+
+    @property
+    def policy(self) -> ClaimPolicy:
+        """The host's threshold and the contract's minimum."""
+        return ClaimPolicy(self._threshold_tokens, self._contract.rules.minimum_tokens)
+
+    async def claim(self, job_id: int, trigger: ClaimReason | None) -> Submitted | ClaimLater:
+        """Claim what the job has, if it is time. Raises ClaimWaits, ChainError, LedgerError, SignerLocked."""
+        account = await self._ledger.account(job_id)
+        if account is None:
+            return ClaimLater("the job has no tokens")
+        decision = decide_claim(account, self.policy, trigger=trigger)
+        if isinstance(decision, ClaimLater):
+            return decision
+        facts = await self._contract.read_job(job_id)
+        if facts is not None:
+            decision = await self._fit(account, decision, facts)
+            if isinstance(decision, ClaimLater):
+                return decision
+        return await self._make(job_id, decision)
+
+    async def resume(self, claim: Claim) -> Submitted:
+        """Bind and send a claim that is planned (or held, and its cause may be gone). Raises like `claim`."""
+        if claim.host.lower() != self._signer.address.lower():
+            await self._ledger.move_claim(claim.claim_id, ClaimState.VOID, "planned with another key")
+            raise ClaimWaits("it was planned with another key and is planned anew", retry_s=0.0)
+        quote = await self._price(claim.job_id, claim.tokens, claim.proof_hash, claim.calldata)
+        if claim.state is ClaimState.HELD:
+            await self._ledger.move_claim(claim.claim_id, ClaimState.PLANNED)
+        return await self._send_new(claim, quote)
+
+    async def _make(self, job_id: int, decision: ClaimNow) -> Submitted:
+        made = await self._proofs.make(job_id, decision.start, decision.end, self._signer)
+        tokens = decision.end - decision.start
+        calldata = self._contract.encode_claim(job_id, tokens, made.proof)
+        quote = await self._price(job_id, tokens, made.record.proof_hash, calldata)
+        claim = await self._ledger.plan_claim(
+            job_id,
+            decision.start,
+            decision.end,
+            reason=decision.reason,
+            host=self._signer.address,
+            record=made.record.record,
+            proof_hash=made.record.proof_hash,
+            proof=made.proof,
+            calldata=calldata,
+        )
+        return await self._send_new(claim, quote)
+
+    async def _price(self, job_id: int, tokens: int, proof_hash: bytes, calldata: bytes) -> Quote:
+        """Simulate and quote: both refuse a claim that would revert before it owns a nonce."""
+        try:
+            _, quote = await asyncio.gather(
+                self._contract.simulate(self._signer.address, calldata),
+                self._outbox.quote(self._contract.address, calldata),
+            )
+        except CallReverted as error:
+            refusal = self._contract.explain(error.reason)
+            if refusal.kind is RefusalKind.REPLAYED:
+                await self._note_landed(job_id, tokens, proof_hash)
+            raise await self._refused(job_id, refusal) from None
+        self._board.clear("T02", subject=str(job_id))
+        return quote
+
+    async def _send_new(self, claim: Claim, quote: Quote) -> Submitted:
+        if quote.calldata != claim.calldata:
+            raise Bug(f"claim {claim.claim_id} would be sent with other calldata than was stored")
+        slot = await self._outbox.bind(self._contract.address, [claim], quote)
+        tx_hash = "0x" + slot.attempts[-1].tx_hash.hex()
+        answer = await self._outbox.send(slot)
+        accepted = answer.answer in TAKEN
+        self.announce_sent(claim, slot, accepted)
+        return Submitted(claim, tx_hash, accepted)
+
+    def announce_sent(self, claim: Claim, slot: Slot, accepted: bool) -> None:
+        """Log and publish that a claim is out, or signed and waiting for a node to take it."""
+        tx_hash = "0x" + slot.attempts[-1].tx_hash.hex()
+        note = ""
+        if accepted:
+            log.info("Checkpoint submitted successfully for job %d - tx_hash: %s", claim.job_id, tx_hash)
+        else:
+            note = "signed and stored; no node has confirmed that it took it"
+            log.warning("Checkpoint for job %d is signed and stored, but no node took it yet; it is sent again", claim.job_id)
+        self._feed.publish(ClaimChanged(claim.job_id, claim.claim_id, claim.tokens, ClaimState.BOUND, tx_hash, note))
+        self._feed.publish(TransactionChanged(slot.slot_id))
+
+    async def _fit(self, account: JobAccount, decision: ClaimNow, facts: JobFacts) -> ClaimNow | ClaimLater:
+        """Cut the claim to what the contract can pay. Raises ClaimWaits where it would be refused."""
+        job_id = account.job_id
+        if not facts.exists:
+            raise await self._refused(job_id, Refusal(RefusalKind.UNKNOWN_JOB, "the contract does not know this job"))
+        if facts.host.lower() != self._signer.address.lower():
+            text = f"the job belongs to host {facts.host}, your key's address is {self._signer.address}"
+            raise await self._refused(job_id, Refusal(RefusalKind.NOT_OURS, text))
+        if not facts.is_open:
+            raise await self._refused(job_id, Refusal(RefusalKind.CLOSED, "the job was already ended"))
+        tokens = min(decision.end - decision.start, facts.remaining_tokens)
+        if tokens < max(1, self.policy.minimum_tokens):
+            text = f"the deposit is used up; {account.claimable} tokens are not covered"
+            raise await self._refused(job_id, Refusal(RefusalKind.DEPOSIT, text))
+        return ClaimNow(decision.start, decision.start + tokens, decision.reason)
+
+    async def _refused(self, job_id: int, refusal: Refusal) -> ClaimWaits:
+        """Tell the host, once, why a job cannot be claimed; the tokens stay in the ledger."""
+        note = f"not claimed: {refusal.plain}"
+        view = await self._ledger.job_view(job_id)
+        if view is None or view.note != note:
+            await self._ledger.note_job(job_id, note)
+            self._feed.publish(JobChanged(job_id))
+        problem = Problem(
+            "C05" if refusal.kind is RefusalKind.PAUSED else "T02",
+            Severity.WARNING,
+            f"Job {job_id} cannot be claimed: {refusal.plain}. Its tokens stay in the ledger.",
+            "Check that your key is the job's host" if refusal.kind is RefusalKind.NOT_OURS else "Open the job",
+            subject=str(job_id),
+            page="jobs",
+        )
+        return ClaimWaits(refusal.plain, retry_s=RETRY_S.get(refusal.kind, LONG_RETRY_S), problem=problem)
+
+    async def _note_landed(self, job_id: int, tokens: int, proof_hash: bytes) -> None:
+        """The contract has this very proof: the claim landed without this ledger knowing; its tokens are paid."""
+        used = await self._contract.is_proof_used(self._signer.address, proof_hash)
+        if used is False:
+            return
+        log.warning("Job %d: a claim of %d tokens with this proof is already on chain; it is not made again", job_id, tokens)
+        await self._ledger.record_foreign(job_id, tokens, proof_hash, "already on chain with the same proof")

@@ -1,0 +1,135 @@
+"""What settlement asks of any contract, in words that hide which one it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from fabstir_desktop.jobs.claims import Payment
+from fabstir_desktop.settlement.chain_client import EventLog
+
+
+class RefusalKind(StrEnum):
+    """Why a contract refuses a claim, by what follows from it."""
+
+    NOT_OURS = "not_ours"
+    UNKNOWN_JOB = "unknown_job"
+    CLOSED = "closed"
+    DEPOSIT = "deposit"
+    TOO_FEW = "too_few"
+    TOO_FAST = "too_fast"
+    REPLAYED = "replayed"  # a claim with this proof landed before
+    BAD_PROOF = "bad_proof"
+    PAUSED = "paused"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A contract's refusal: its kind, and a sentence for the host."""
+
+    kind: RefusalKind
+    plain: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """A job as the contract holds it. `covered_tokens` is what the whole deposit pays for, `paid_tokens` what was proven."""
+
+    job_id: int
+    host: str
+    price_per_token_wei: int
+    covered_tokens: int
+    paid_tokens: int
+    is_open: bool
+    first_claim_minimum: int = 0
+    """Tokens that a job's first claim must have at least; 0 where there is no such rule."""
+    seconds_since_proof: float | None = None
+    """By block time, where the contract limits tokens per second."""
+    deadline: float | None = None
+    """When unproven tokens can be lost (seconds since the epoch), where the contract has a time-out."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether the contract knows the job at all."""
+        return int(self.host, 16) != 0
+
+    @property
+    def remaining_tokens(self) -> int:
+        """Tokens the deposit still covers."""
+        return max(0, self.covered_tokens - self.paid_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimSeen:
+    """A claim as an event reports it."""
+
+    job_id: int
+    host: str
+    tokens: int
+    proof_hash: bytes
+    tx_hash: bytes
+    block_number: int
+    block_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRules:
+    """What the contract demands of a single claim."""
+
+    minimum_tokens: int = 1
+    tokens_per_second: int | None = None
+
+
+class SettlementContract(Protocol):
+    """One contract on one chain. Methods that read raise ChainError."""
+
+    address: str
+    rules: ClaimRules
+    has_jobs: bool
+    """Whether `read_job` can answer."""
+    has_events: bool
+    """Whether payments can be read."""
+
+    async def probe(self) -> None:
+        """Check that code is there and speaks this interface. Raises ContractNotSupported, or another ChainError."""
+        ...
+
+    def encode_claim(self, job_id: int, tokens: int, proof: bytes) -> bytes:
+        """The calldata of a claim; `proof` are the 97 bytes."""
+        ...
+
+    async def simulate(self, host: str, calldata: bytes) -> None:
+        """`eth_call` of a claim from the host. Raises CallReverted."""
+        ...
+
+    async def read_job(self, job_id: int, which: int | str = "latest") -> JobFacts | None:
+        """The job; None where the contract cannot be asked."""
+        ...
+
+    async def is_proof_used(self, host: str, proof_hash: bytes, which: int | str = "latest") -> bool | None:
+        """Whether a claim with this proof has landed; None where the contract cannot be asked."""
+        ...
+
+    def payments(self, logs: Sequence[EventLog]) -> list[Payment]:
+        """Payments to anyone that the logs report."""
+        ...
+
+    def payment_topics(self, host: str) -> list[list[bytes] | None]:
+        """The topics that find the payments of a host."""
+        ...
+
+    async def claims_seen(self, job_id: int, host: str, first_block: int, last_block: int) -> list[ClaimSeen]:
+        """Claims of a job that events report; empty where there are no events."""
+        ...
+
+    def explain(self, reason: str) -> Refusal:
+        """The contract's own reason in words for the host."""
+        ...
+
+
+def address_topic(address: str) -> bytes:
+    """An address as an indexed argument."""
+    return bytes(12) + bytes.fromhex(address[2:])

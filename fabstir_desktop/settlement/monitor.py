@@ -1,0 +1,268 @@
+"""ChainMonitor: whether chain and contract can be used now, what stands in the way, and how much gas money is left.
+
+One task asks at intervals: often while something is wrong, seldom while all is well and nothing is on its way. Each cause
+is raised once and cleared when it is gone; whoever waits for the chain is woken then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from fabstir_desktop.errors import ChainError, ContractNotSupported, WrongChain
+from fabstir_desktop.feed import Feed
+from fabstir_desktop.jobs.events import ChainChanged
+from fabstir_desktop.jobs.ids import Venue
+from fabstir_desktop.jobs.problems import Problem, Severity
+from fabstir_desktop.jobs.status import ChainState, ChainStatus
+from fabstir_desktop.settlement.board import ProblemBoard
+from fabstir_desktop.settlement.chain_client import GAS_PRICE_ORACLE, ChainClient
+from fabstir_desktop.settlement.contracts.base import SettlementContract
+from fabstir_desktop.settlement.explorers import chain_name, is_testnet
+from fabstir_desktop.settlement.fees import FeeMarket
+from fabstir_desktop.settlement.outbox import TYPICAL_CLAIM_GAS, no_gas_problem
+from fabstir_desktop.wallet.signer import Signer
+
+log = logging.getLogger(__name__)
+
+READY_EVERY_S = 10.0
+LONGEST_TROUBLE_PAUSE_S = 5.0
+PROBE_EVERY_S = 600.0
+LOW_CHECKPOINTS = 20
+PROBLEM_CODES = ("C01", "C02", "C06")
+_OF_STATE = {ChainState.WRONG_CHAIN: "C01", ChainState.UNREACHABLE: "C02", ChainState.NOT_SUPPORTED: "C06"}
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits, for the sentences of problems."""
+
+    waiting_jobs: int = 0
+    open_claims: int = 0
+    claim_gas: int = TYPICAL_CLAIM_GAS
+
+
+class ChainMonitor:
+    """Watches one chain and one contract."""
+
+    def __init__(
+        self,
+        client: ChainClient,
+        contract: SettlementContract,
+        board: ProblemBoard,
+        feed: Feed,
+        *,
+        venue: Venue,
+        poll_s: float,
+        max_unproven_tokens: int,
+        backlog: Callable[[], Backlog],
+        on_ready: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._contract = contract
+        self._board = board
+        self._feed = feed
+        self._venue = venue
+        self._poll_s = poll_s
+        self._max_unproven_tokens = max_unproven_tokens
+        self._backlog = backlog
+        self._on_ready = on_ready
+        self._signer: Signer | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._asking = asyncio.Lock()
+        self._failures = 0
+        self._probed_at: float | None = None
+        self.has_l1_fee = False
+        self._status = ChainStatus(
+            state=ChainState.CONNECTING,
+            detail=f"Connecting to {chain_name(venue.chain_id)}.",
+            rpc=client.pool.active_name,
+            chain_id=venue.chain_id,
+            chain_name=chain_name(venue.chain_id),
+            is_testnet=is_testnet(venue.chain_id),
+            contract=venue.contract,
+            contract_name=venue.contract_name,
+        )
+
+    @property
+    def status(self) -> ChainStatus:
+        """A snapshot; cheap."""
+        status = self._status
+        head_age = status.head_age_s
+        if head_age is not None and status.as_of is not None:
+            head_age += max(0.0, time.time() - status.as_of)
+        backlog = self._backlog()
+        return replace(
+            status,
+            rpc=self._client.pool.active_name,
+            head_age_s=head_age,
+            submitting=self._signer is not None,
+            open_claims=backlog.open_claims,
+        )
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether claims can be made."""
+        return self._status.state is ChainState.READY
+
+    def set_signer(self, signer: Signer | None) -> None:
+        """Another key, or none: read its balance."""
+        self._signer = signer
+        if signer is None:
+            self._board.clear("G01", "G02")
+            self._status = replace(self._status, balance_wei=None, checkpoints_left=None)
+        self._feed.publish(ChainChanged())
+        self.look_now()
+
+    def start(self) -> None:
+        """Begin to watch, in a task of its own."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="chain-monitor")
+
+    async def stop(self) -> None:
+        """End. Safe to call twice."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def look_now(self) -> None:
+        """Ask soon: something did not work, or changed."""
+        self._wake.set()
+
+    async def refresh(self) -> ChainStatus:
+        """Ask now and return what was found."""
+        async with self._asking:
+            before = self._status.state
+            try:
+                await self._ask()
+            except WrongChain as error:
+                self._trouble(ChainState.WRONG_CHAIN, str(error))
+            except ContractNotSupported as error:
+                self._trouble(ChainState.NOT_SUPPORTED, str(error))
+            except ChainError as error:
+                self._trouble(ChainState.UNREACHABLE, str(error))
+            else:
+                self._failures = 0
+            self._lock_signer()
+            if self._status.state is ChainState.READY and before is not ChainState.READY:
+                log.info("%s: chain %d and contract %s are ready", self._status.rpc, self._venue.chain_id, self._venue.contract)
+                self._on_ready()
+        return self.status
+
+    # --- the task ---------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self.refresh()
+            except Exception:
+                log.exception("watching the chain failed; it goes on")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_s()):
+                    await self._wake.wait()
+                await asyncio.sleep(min(self._poll_s, 0.5))  # many failures at once are one question
+
+    def _pause_s(self) -> float:
+        if self.is_ready:
+            waits_for_gas = self._board.stands("G02")
+            return min(READY_EVERY_S, max(self._poll_s, 2.0)) if waits_for_gas else max(READY_EVERY_S, self._poll_s)
+        return min(LONGEST_TROUBLE_PAUSE_S, self._poll_s * float(1 << min(self._failures, 8)))
+
+    async def _ask(self) -> None:
+        await self._client.pool.verify()
+        head = await self._client.head()
+        if self._probed_at is None or time.monotonic() - self._probed_at > PROBE_EVERY_S:
+            await self._contract.probe()
+            self.has_l1_fee = bool(await self._client.code(GAS_PRICE_ORACLE))
+            self._probed_at = time.monotonic()
+        market = await self._client.fee_market(head)
+        signer = self._signer
+        balance = await self._client.balance_wei(signer.address) if signer is not None else None
+        cost = await self._checkpoint_cost_wei(market)
+        left = balance // cost if balance is not None and cost > 0 else None
+        now = time.time()
+        changed = self._status.state is not ChainState.READY or self._status.balance_wei != balance
+        self._status = replace(
+            self._status,
+            state=ChainState.READY,
+            detail=f"Connected to {self._status.chain_name} through {self._client.pool.active_name}.",
+            head_block=head.number,
+            head_age_s=max(0.0, now - head.timestamp),
+            balance_wei=balance,
+            checkpoint_cost_wei=cost,
+            checkpoints_left=left,
+            as_of=now,
+        )
+        self._board.clear(*PROBLEM_CODES)
+        self._judge_balance(balance, cost, left)
+        if changed:
+            self._feed.publish(ChainChanged())
+
+    async def _checkpoint_cost_wei(self, market: FeeMarket) -> int:
+        gas = self._backlog().claim_gas
+        l1_fee = await self._client.l1_fee_wei(400) if self.has_l1_fee else 0
+        return gas * (market.base_fee_wei + market.tip_wei) + l1_fee
+
+    def _judge_balance(self, balance: int | None, cost: int, left: int | None) -> None:
+        if balance is None or left is None:
+            return
+        if left == 0:
+            self._board.raise_(no_gas_problem(cost - balance))
+            self._board.clear("G01")
+        elif left < LOW_CHECKPOINTS:
+            message = f"The gas money lasts for about {left} more checkpoints."
+            action = "Send ETH for gas to your host address"
+            self._board.raise_(Problem("G01", Severity.WARNING, message, action, page="wallet"))
+            self._clear_no_gas()
+        else:
+            self._board.clear("G01")
+            self._clear_no_gas()
+
+    def _clear_no_gas(self) -> None:
+        if self._board.stands("G02"):
+            self._board.clear("G02")
+            self._on_ready()
+
+    def _trouble(self, state: ChainState, text: str) -> None:
+        self._failures += 1
+        self._probed_at = None
+        if self._status.state is not state or self._status.detail != text:
+            self._status = replace(self._status, state=state, detail=text)
+            self._feed.publish(ChainChanged())
+        for code in PROBLEM_CODES:
+            if code != _OF_STATE[state]:
+                self._board.clear(code)
+        self._board.raise_(self._problem(state, text))
+
+    def _problem(self, state: ChainState, text: str) -> Problem:
+        waiting = self._backlog().waiting_jobs
+        match state:
+            case ChainState.WRONG_CHAIN:
+                message, action = f"{text[0].upper()}{text[1:]}.", "Change the RPC or the chain id in Settings"
+                return Problem("C01", Severity.ERROR, message, action, page="settings")
+            case ChainState.NOT_SUPPORTED:
+                return Problem("C06", Severity.ERROR, f"{text}.", "Check the contract address in Settings", page="settings")
+            case _:
+                message = (
+                    f"No contact with {self._status.chain_name} ({text}). Serving goes on up to {self._max_unproven_tokens} "
+                    f"unproven tokens for each known job; claims are queued"
+                    f"{f' ({waiting})' if waiting else ''}."
+                )
+                return Problem("C02", Severity.WARNING, message, "Check the network and the RPC setting", page="settings")
+
+    def _lock_signer(self) -> None:
+        """A different chain id locks the signer; the right one opens it again."""
+        if self._signer is None:
+            return
+        if self._status.state is ChainState.WRONG_CHAIN:
+            self._signer.lock(self._status.detail)
+        elif self._signer.locked_because is not None and self._status.state is ChainState.READY:
+            self._signer.unlock()

@@ -1,0 +1,132 @@
+"""What the contract paid, read from its events: a persisted cursor, chunks that shrink when refused, an overlap.
+
+Polling is the truth; nothing is ever computed from prices here. Only blocks as deep as the confirmations asked for are
+read, and when the cursor's block is no longer part of the chain everything above the last final block is read again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from fabstir_desktop.errors import ChainError, RpcRefused
+from fabstir_desktop.feed import Feed
+from fabstir_desktop.jobs.claims import Payment
+from fabstir_desktop.jobs.events import EarningsChanged
+from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient
+from fabstir_desktop.settlement.contracts.base import SettlementContract
+
+log = logging.getLogger(__name__)
+
+FIRST_CHUNK_BLOCKS = 1000
+LARGEST_CHUNK_BLOCKS = 2000
+OVERLAP_BLOCKS = 12
+LOOKBACK_BLOCKS = 20_000
+STALE_S = 60.0
+CHUNKS_PER_POLL = 25
+
+
+class PaymentReader:
+    """Reads the payments of one host."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        client: ChainClient,
+        contract: SettlementContract,
+        feed: Feed,
+        *,
+        host: str,
+        confirmations: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ledger = ledger
+        self._client = client
+        self._contract = contract
+        self._feed = feed
+        self._host = host
+        self._confirmations = confirmations
+        self._clock = clock
+        self._chunk = FIRST_CHUNK_BLOCKS
+        self._good_chunks = 0
+        self._read_at = -1e9
+
+    @property
+    def can_read(self) -> bool:
+        """Whether the contract reports payments at all."""
+        return self._contract.has_events
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it is time to look even if nothing is known to have happened."""
+        return self.can_read and self._clock() - self._read_at > STALE_S
+
+    async def poll(self, head: BlockRef | None) -> int:
+        """Store what is new up to the newest block that is deep enough; returns how many payments were.
+
+        Never raises for a chain that does not answer: the next poll reads on from the cursor.
+        """
+        if not self.can_read:
+            return 0
+        try:
+            found = await self._read(head or await self._client.head())
+        except ChainError as error:
+            log.debug("payments are read later: %s", error)
+            return 0
+        self._read_at = self._clock()
+        return found
+
+    async def _read(self, head: BlockRef) -> int:
+        last = head.number - self._confirmations + 1
+        first = await self._first_block(head)
+        found = 0
+        for _ in range(CHUNKS_PER_POLL):
+            if first > last:
+                break
+            end = min(last, first + self._chunk - 1)
+            payments = await self._chunk_of(first, end)
+            if payments is None:
+                continue
+            block = head if end == head.number else await self._client.block(end)
+            if block is None:
+                break
+            new = await self._ledger.record_payments(payments, cursor_block=end, cursor_hash=block.block_hash)
+            if new:
+                self._feed.publish(EarningsChanged())
+            found += new
+            first = end + 1
+        return found
+
+    async def _first_block(self, head: BlockRef) -> int:
+        cursor = await self._ledger.event_cursor()
+        if cursor is None:
+            return max(0, head.number - LOOKBACK_BLOCKS)
+        number, block_hash = cursor
+        block = await self._client.block(number) if number <= head.number else None
+        if block is not None and block.block_hash == block_hash:
+            return max(0, number + 1 - OVERLAP_BLOCKS)
+        if block is None and number - head.number <= OVERLAP_BLOCKS:
+            return head.number + 1  # a node that lags a little: wait for it
+        final = await self._client.settled_number("finalized", head)
+        log.warning("Blocks were reorganised; payments above block %d are read again", final)
+        await self._ledger.forget_payments_from(final + 1)
+        self._feed.publish(EarningsChanged())
+        return max(0, final + 1 - OVERLAP_BLOCKS)
+
+    async def _chunk_of(self, first: int, last: int) -> list[Payment] | None:
+        """Payments in a range; None if the node refused it: then the next range is half as long."""
+        try:
+            logs = await self._client.logs(
+                self._contract.address, self._contract.payment_topics(self._host), first, last
+            )
+        except RpcRefused:
+            if first == last:
+                raise
+            self._chunk, self._good_chunks = max(1, (last - first + 1) // 2), 0
+            return None
+        self._good_chunks += 1
+        if self._good_chunks >= 5:
+            self._chunk, self._good_chunks = min(LARGEST_CHUNK_BLOCKS, self._chunk * 2), 0
+        return self._contract.payments(logs)

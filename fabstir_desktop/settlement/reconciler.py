@@ -1,0 +1,365 @@
+"""What became of what was sent: receipts, reorganisations, lost and foreign transactions.
+
+Silence is never evidence. A null receipt, an unknown hash, an error or a time-out moves nothing; the answer to all of
+them is to send the stored bytes again. A nonce is freed only when the transaction that spent it is found in a block that
+cannot be reorganised, is none of ours, and no endpoint has a receipt of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fabstir_desktop.errors import CallReverted, ChainError
+from fabstir_desktop.feed import Feed
+from fabstir_desktop.jobs.claims import Claim, ClaimState, MinedFact, Payment, Slot, SlotState
+from fabstir_desktop.jobs.events import ClaimChanged, JobChanged, TransactionChanged
+from fabstir_desktop.jobs.problems import Problem, Severity
+from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settlement.board import ProblemBoard
+from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient, Receipt
+from fabstir_desktop.settlement.contracts.base import Refusal, RefusalKind, SettlementContract
+from fabstir_desktop.settlement.outbox import Outbox, foreign_nonce_problem
+
+log = logging.getLogger(__name__)
+
+PARALLEL_READS = 16
+OUTCOMES: dict[RefusalKind, ClaimState] = {
+    RefusalKind.CLOSED: ClaimState.WRITTEN_OFF,
+    RefusalKind.REPLAYED: ClaimState.VOID,
+    RefusalKind.DEPOSIT: ClaimState.VOID,
+}
+"""What becomes of a claim that was mined and reverted. Other kinds are held: tried again with the same range and the same
+proof, so that a contract which knows the proof refuses the second copy whatever a reorganisation brings back."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What one look at the chain changed. `jobs` may have more to claim now."""
+
+    head: BlockRef | None = None
+    jobs: set[int] = field(default_factory=set)
+    confirmed: list[tuple[Claim, str, tuple[Payment, ...]]] = field(default_factory=list)
+    open_slots: int = 0
+    unproven_slots: int = 0
+
+
+class Reconciler:
+    """Compares one sender's slots with the chain."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        client: ChainClient,
+        contract: SettlementContract,
+        outbox: Outbox,
+        board: ProblemBoard,
+        feed: Feed,
+        *,
+        confirmations: int,
+    ) -> None:
+        self._ledger = ledger
+        self._client = client
+        self._contract = contract
+        self._outbox = outbox
+        self._board = board
+        self._feed = feed
+        self._confirmations = confirmations
+        self._reads = asyncio.Semaphore(PARALLEL_READS)
+        self._unknown_since: dict[int, float] = {}
+
+    async def look(self, *, finality: bool = False) -> Progress:
+        """One pass over every slot that can still change. Raises ChainError, LedgerError."""
+        progress = Progress()
+        slots = await self._ledger.slots(self._outbox.sender, [SlotState.OPEN, SlotState.INCLUDED, SlotState.CONFIRMED])
+        if not slots:
+            return progress
+        head = progress.head = await self._client.head()
+        slots = await self._undo_reorganised(slots, head, progress)
+        open_slots = [slot for slot in slots if slot.state is SlotState.OPEN]
+        await self._follow_open(open_slots, head, progress)
+        await self._deepen(head, progress)
+        if finality:
+            await self._finalise(head)
+        remaining = await self._ledger.slots(self._outbox.sender, [SlotState.OPEN, SlotState.INCLUDED])
+        progress.open_slots = sum(slot.state is SlotState.OPEN for slot in remaining)
+        progress.unproven_slots = len(remaining)
+        return progress
+
+    # --- blocks that are gone ---------------------------------------------------------------------------------------
+
+    async def _undo_reorganised(self, slots: list[Slot], head: BlockRef, progress: Progress) -> list[Slot]:
+        """Reopen slots whose block is no longer part of the chain; newest block first, for what lies below a good
+        block is good too."""
+        mined = {slot.block_number: slot.block_hash for slot in slots if slot.block_number is not None}
+        gone: set[tuple[int | None, bytes | None]] = set()
+        for number, block_hash in sorted(mined.items(), reverse=True):
+            block = await self._client.block(number) if number <= head.number else None
+            if block is not None and block.block_hash == block_hash:
+                break
+            if block is None and number > head.number and not await self._is_behind_for_sure(number):
+                break  # a node that lags tells nothing
+            gone.add((number, block_hash))
+        if not gone:
+            return slots
+        for slot in slots:
+            if (slot.block_number, slot.block_hash) in gone:
+                await self._reopen(slot, progress)
+        return await self._ledger.slots(self._outbox.sender, [SlotState.OPEN, SlotState.INCLUDED, SlotState.CONFIRMED])
+
+    async def _is_behind_for_sure(self, number: int) -> bool:
+        """Whether every endpoint that answers has a head below the block: then the chain itself went back."""
+        answers = await self._client.pool.ask_all("eth_blockNumber")
+        heads = [int(answer, 16) for answer in answers if isinstance(answer, str)]
+        return bool(heads) and max(heads) < number
+
+    async def _reopen(self, slot: Slot, progress: Progress) -> None:
+        log.warning("The block of nonce %d was reorganised away; its transaction is sent again", slot.nonce)
+        await self._ledger.mark_reorged(slot.slot_id)
+        self._outbox.resend_soon(slot)
+        await self._publish(slot, ClaimState.REOPENED, "its block was reorganised away; confirming again")
+        progress.jobs.update(await self._job_ids(slot))
+
+    # --- open slots -------------------------------------------------------------------------------------------------
+
+    async def _follow_open(self, slots: Sequence[Slot], head: BlockRef, progress: Progress) -> None:
+        receipts = await asyncio.gather(*(self._own_receipt(slot, head) for slot in slots))
+        missing = [slot for slot, receipt in zip(slots, receipts, strict=True) if receipt is None]
+        for slot, receipt in zip(slots, receipts, strict=True):
+            if receipt is not None:
+                await self._include(slot, receipt, progress)
+        if not missing:
+            return
+        count = await self._client.transaction_count(self._outbox.sender)
+        self._outbox.nonce_looks_used = False
+        for slot in missing:
+            if slot.nonce >= count:
+                self._unknown_since.pop(slot.slot_id, None)
+                await self._send_again(slot)
+            else:
+                await self._examine_spent(slot, head, progress)
+
+    async def _own_receipt(self, slot: Slot, head: BlockRef) -> Receipt | None:
+        """The receipt of any attempt, if its block is really part of the chain."""
+        for attempt in reversed(slot.attempts):
+            async with self._reads:
+                receipt = await self._client.receipt(attempt.tx_hash)
+                if receipt is not None and await self._is_canonical(receipt, head):
+                    return receipt
+        return None
+
+    async def _is_canonical(self, receipt: Receipt, head: BlockRef) -> bool:
+        if receipt.block_number == head.number:
+            return receipt.block_hash == head.block_hash
+        if receipt.block_number > head.number:
+            return False
+        block = await self._client.block(receipt.block_number)
+        return block is not None and block.block_hash == receipt.block_hash
+
+    async def _include(self, slot: Slot, receipt: Receipt, progress: Progress) -> None:
+        fact = MinedFact(
+            receipt.tx_hash,
+            receipt.block_number,
+            receipt.block_hash,
+            receipt.succeeded,
+            receipt.gas_used,
+            receipt.fee_wei,
+        )
+        await self._ledger.mark_included(slot.slot_id, fact)
+        self._unknown_since.pop(slot.slot_id, None)
+        if receipt.succeeded:
+            await self._publish(slot, ClaimState.INCLUDED, "")
+        else:
+            self._feed.publish(TransactionChanged(slot.slot_id))
+        progress.jobs.update(await self._job_ids(slot))
+
+    async def _send_again(self, slot: Slot) -> None:
+        claims = [await self._ledger.claim(claim_id) for claim_id in slot.claim_ids]
+        if claims and slot.kind == "claim":
+            slot = await self._outbox.bump_if_it_helps(self._contract.address, claims[0].calldata, slot)
+        if not self._outbox.resend_due(slot):
+            return
+        was_accepted = self._outbox.is_accepted(slot)
+        await self._outbox.send(slot)
+        if self._outbox.is_accepted(slot) and not was_accepted:
+            await self._publish(slot, ClaimState.BOUND, "")
+            for claim in claims:
+                tx_hash = "0x" + slot.attempts[-1].tx_hash.hex()
+                log.info("Checkpoint submitted successfully for job %d - tx_hash: %s", claim.job_id, tx_hash)
+
+    # --- nonces spent by something else -----------------------------------------------------------------------------
+
+    async def _examine_spent(self, slot: Slot, head: BlockRef, progress: Progress) -> None:
+        """The nonce is spent and no receipt of ours is visible: find the spender before anything is believed."""
+        if await self._is_anywhere(slot):
+            return
+        number = await self._spending_block(slot.nonce, head)
+        if number is None:
+            return
+        spender = next(
+            (
+                one
+                for one in await self._client.transactions_of_block(number)
+                if one.sender == self._outbox.sender.lower() and one.nonce == slot.nonce
+            ),
+            None,
+        )
+        if spender is None or spender.tx_hash in {attempt.tx_hash for attempt in slot.attempts}:
+            return
+        self._board.raise_(foreign_nonce_problem(self._outbox.sender, slot.nonce))
+        tag = "safe" if await self._replay_is_refused(slot) else "finalized"
+        if number > await self._client.settled_number(tag, head):
+            return  # it could still be reorganised away, and ours be mined after all
+        log.warning("Nonce %d was used by 0x%s, which is not ours: its claims get another", slot.nonce, spender.tx_hash.hex())
+        await self._ledger.free_slot(
+            slot.slot_id, state=SlotState.FOREIGN, note=f"its nonce was used by 0x{spender.tx_hash.hex()}"
+        )
+        self._outbox.forget(slot)
+        self._feed.publish(TransactionChanged(slot.slot_id))
+        progress.jobs.update(await self._job_ids(slot))
+
+    async def _is_anywhere(self, slot: Slot) -> bool:
+        """Whether any endpoint has a receipt of ours, or could not be asked."""
+        for attempt in slot.attempts:
+            answers = await self._client.receipts_everywhere(attempt.tx_hash)
+            if any(answer is not None for answer in answers):
+                return True
+        return False
+
+    async def _spending_block(self, nonce: int, head: BlockRef) -> int | None:
+        """The block in which the sender's count passed the nonce; None if the node lacks the history."""
+        low, high = 0, head.number
+        try:
+            while low < high:
+                middle = (low + high) // 2
+                if await self._client.transaction_count(self._outbox.sender, middle) > nonce:
+                    high = middle
+                else:
+                    low = middle + 1
+        except ChainError as error:
+            log.warning("Nonce %d: the RPC cannot tell when it was used (%s)", nonce, error)
+            return None
+        return low
+
+    async def _replay_is_refused(self, slot: Slot) -> bool:
+        """Whether the contract itself would refuse a second copy of the slot's claims."""
+        for claim_id in slot.claim_ids:
+            claim = await self._ledger.claim(claim_id)
+            if await self._contract.is_proof_used(claim.host, claim.proof_hash) is None:
+                return False
+        return True
+
+    # --- depth ------------------------------------------------------------------------------------------------------
+
+    async def _deepen(self, head: BlockRef, progress: Progress) -> None:
+        for slot in await self._ledger.slots(self._outbox.sender, [SlotState.INCLUDED]):
+            if slot.block_number is None or head.number - slot.block_number + 1 < self._confirmations:
+                continue
+            if slot.succeeded:
+                await self._confirm(slot, progress)
+            elif await self._has_bound_claims(slot):
+                await self._settle_revert(slot, head, progress)
+
+    async def _confirm(self, slot: Slot, progress: Progress) -> None:
+        payments: list[Payment] = []
+        tx_hash = slot.mined_hash or slot.attempts[-1].tx_hash
+        receipt = await self._client.receipt(tx_hash)
+        if receipt is not None:
+            payments = self._contract.payments(receipt.logs)
+        await self._ledger.mark_confirmed(slot.slot_id)
+        self._outbox.forget(slot)
+        for claim_id in slot.claim_ids:
+            claim = await self._ledger.claim(claim_id)
+            own = tuple(one for one in payments if one.job_id == claim.job_id)
+            progress.confirmed.append((claim, "0x" + tx_hash.hex(), own))
+            progress.jobs.add(claim.job_id)
+
+    async def _has_bound_claims(self, slot: Slot) -> bool:
+        claims = [await self._ledger.claim(claim_id) for claim_id in slot.claim_ids]
+        return any(claim.state is ClaimState.BOUND for claim in claims)
+
+    async def _settle_revert(self, slot: Slot, head: BlockRef, progress: Progress) -> None:
+        """A mined revert, deep enough: say why, and free, hold or write off what it claimed."""
+        claims = [await self._ledger.claim(claim_id) for claim_id in slot.claim_ids]
+        refusal = await self._revert_reason(claims[0], slot) if claims else Refusal(RefusalKind.UNKNOWN, "reverted")
+        outcome = OUTCOMES.get(refusal.kind, ClaimState.HELD)
+        if not await self._may_move_on(slot, outcome, refusal.kind, head):
+            return
+        note = f"reverted: {refusal.plain}"
+        await self._ledger.void_reverted(slot.slot_id, note=note, outcome=outcome)
+        self._outbox.forget(slot)
+        for claim in claims:
+            if refusal.kind is RefusalKind.REPLAYED:
+                await self._ledger.record_foreign(claim.job_id, claim.tokens, claim.proof_hash, "found on chain")
+            log.error("Checkpoint failed for job %d - %s", claim.job_id, note)
+            self._board.raise_(reverted_problem(claim.job_id, claim.tokens, refusal.plain, outcome))
+            self._feed.publish(JobChanged(claim.job_id))
+            progress.jobs.add(claim.job_id)
+        await self._publish(slot, outcome, note)
+
+    async def _may_move_on(self, slot: Slot, outcome: ClaimState, kind: RefusalKind, head: BlockRef) -> bool:
+        """Whether the tokens may go into another transaction: a reorganisation could run the reverted one again, and well.
+
+        At once where nothing new follows (written off, landed elsewhere) or the contract refuses the same proof twice;
+        else only when the revert cannot be undone.
+        """
+        if outcome is ClaimState.WRITTEN_OFF or kind is RefusalKind.REPLAYED:
+            return True
+        guarded = await self._replay_is_refused(slot)
+        if outcome is ClaimState.HELD and guarded:
+            return True
+        settled = await self._client.settled_number("safe" if guarded else "finalized", head)
+        return slot.block_number is not None and slot.block_number <= settled
+
+    async def _revert_reason(self, claim: Claim, slot: Slot) -> Refusal:
+        """Ask the block before the one it was mined in: nearly the state it met."""
+        before = max(0, (slot.block_number or 1) - 1)
+        try:
+            await self._client.call(self._contract.address, claim.calldata, sender=claim.host, which=before)
+        except CallReverted as error:
+            return self._contract.explain(error.reason)
+        except ChainError:
+            pass
+        try:
+            await self._contract.simulate(claim.host, claim.calldata)
+        except CallReverted as error:
+            return self._contract.explain(error.reason)
+        return Refusal(RefusalKind.TOO_FAST, "it ran out of gas or met another state of the job; it is claimed anew")
+
+    async def _finalise(self, head: BlockRef) -> None:
+        confirmed = await self._ledger.slots(self._outbox.sender, [SlotState.CONFIRMED])
+        if not confirmed:
+            return
+        final = await self._client.settled_number("finalized", head)
+        for slot in confirmed:
+            if slot.block_number is not None and slot.block_number <= final:
+                await self._ledger.mark_final(slot.slot_id)
+                self._feed.publish(TransactionChanged(slot.slot_id))
+
+    async def _publish(self, slot: Slot, state: ClaimState, note: str) -> None:
+        tx_hash = "0x" + (slot.mined_hash or slot.attempts[-1].tx_hash).hex()
+        for claim_id in slot.claim_ids:
+            claim = await self._ledger.claim(claim_id)
+            self._feed.publish(ClaimChanged(claim.job_id, claim_id, claim.tokens, state, tx_hash, note))
+        self._feed.publish(TransactionChanged(slot.slot_id))
+
+    async def _job_ids(self, slot: Slot) -> set[int]:
+        return {(await self._ledger.claim(claim_id)).job_id for claim_id in slot.claim_ids}
+
+
+def reverted_problem(job_id: int, tokens: int, plain: str, outcome: ClaimState) -> Problem:
+    """T02."""
+    ends = {
+        ClaimState.WRITTEN_OFF: "They cannot be paid",
+        ClaimState.HELD: "They are kept and tried again",
+    }.get(outcome, "They are claimed again")
+    return Problem(
+        "T02",
+        Severity.WARNING,
+        f"The claim of {tokens} tokens for job {job_id} was refused on chain: {plain}. {ends}.",
+        "Open the job",
+        subject=str(job_id),
+        page="transactions",
+    )

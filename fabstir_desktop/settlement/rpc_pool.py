@@ -1,0 +1,193 @@
+"""Several RPC endpoints as one: the chain id pinned, failover for reads, every endpoint for sends.
+
+A fact that something is there may come from one endpoint (it is checked by hash); a fact that something is *not* there
+needs all that answer to agree, see `ask_all`. An endpoint on another chain is never used for anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fabstir_desktop.errors import ChainError, RpcRefused, RpcUnreachable, WrongChain
+from fabstir_desktop.settlement.classifier import Answer, SendAnswer, classify
+
+log = logging.getLogger(__name__)
+
+REVERIFY_S = 600.0
+LONGEST_REST_S = 60.0
+
+
+class Endpoint(Protocol):
+    """What the pool needs of an endpoint."""
+
+    @property
+    def name(self) -> str:
+        """Host and port."""
+        ...
+
+    async def request(self, method: str, *params: Any, timeout_s: float | None = None) -> Any:
+        """Ask once."""
+        ...
+
+    async def close(self) -> None:
+        """Close connections."""
+        ...
+
+
+@dataclass(slots=True)
+class _Health:
+    failures: int = 0
+    rests_until: float = 0.0
+    verified_at: float | None = None
+    wrong_chain_id: int | None = None
+
+
+class RpcPool:
+    """Endpoints in order of preference."""
+
+    def __init__(
+        self, endpoints: Sequence[Endpoint], chain_id: int, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._endpoints = tuple(endpoints)
+        self._health = {endpoint.name: _Health() for endpoint in endpoints}
+        self._chain_id = chain_id
+        self._clock = clock
+        self._last_used = self._endpoints[0].name
+        self.request_count = 0
+
+    @property
+    def size(self) -> int:
+        """How many endpoints there are."""
+        return len(self._endpoints)
+
+    @property
+    def active_name(self) -> str:
+        """Host name of the endpoint that answered last."""
+        return self._last_used
+
+    async def request(self, method: str, *params: Any) -> Any:
+        """Ask the best endpoint, then the others while there is no usable answer.
+
+        Raises RpcUnreachable, WrongChain (all that answer are on another chain), or RpcRefused with the node's own error.
+        """
+        last: ChainError | None = None
+        for endpoint in self._in_order():
+            try:
+                answer = await self._ask(endpoint, method, params)
+            except RpcRefused as error:
+                if classify(error.detail, error.code) is not Answer.RETRY:
+                    raise
+                last = error
+            except ChainError as error:
+                last = error if not isinstance(last, RpcUnreachable) else last
+            else:
+                self._last_used = endpoint.name
+                return answer
+        if last is None:
+            raise RpcUnreachable("no RPC is configured")
+        raise last if not isinstance(last, RpcRefused) else RpcUnreachable(str(last))
+
+    async def ask_all(self, method: str, *params: Any) -> list[Any | ChainError]:
+        """Ask every endpoint; failures are in the list as errors."""
+        return await self._fan_out(lambda endpoint: self._ask(endpoint, method, params))
+
+    async def send_raw(self, raw: bytes, tx_hash: bytes) -> list[SendAnswer]:
+        """Hand the same bytes to every endpoint. An answer with another hash than ours counts as unknown."""
+        results = await self._fan_out(lambda endpoint: self._ask(endpoint, "eth_sendRawTransaction", ("0x" + raw.hex(),)))
+        return [
+            self._read_send(endpoint.name, result, tx_hash)
+            for endpoint, result in zip(self._endpoints, results, strict=True)
+        ]
+
+    async def verify(self) -> None:
+        """Ask every usable endpoint for its chain id again, now. Raises WrongChain or RpcUnreachable if none is right."""
+        for health in self._health.values():
+            health.verified_at = None
+        await self.request("eth_chainId")
+
+    async def close(self) -> None:
+        """Close every endpoint."""
+        for endpoint in self._endpoints:
+            await endpoint.close()
+
+    def _in_order(self) -> list[Endpoint]:
+        now = self._clock()
+        return sorted(self._endpoints, key=lambda one: self._health[one.name].rests_until > now)
+
+    async def _ask(self, endpoint: Endpoint, method: str, params: Sequence[Any]) -> Any:
+        health = self._health[endpoint.name]
+        try:
+            await self._verify(endpoint, health)
+            self.request_count += 1
+            answer = await endpoint.request(method, *params)
+        except RpcUnreachable:
+            self._rest(health)
+            raise
+        except RpcRefused as error:
+            if classify(error.detail, error.code) is Answer.RETRY:
+                self._rest(health)
+            raise
+        health.failures = 0
+        health.rests_until = 0.0
+        return answer
+
+    async def _verify(self, endpoint: Endpoint, health: _Health) -> None:
+        now = self._clock()
+        if health.verified_at is not None and now - health.verified_at < REVERIFY_S:
+            return
+        self.request_count += 1
+        found = quantity(await endpoint.request("eth_chainId"), "eth_chainId")
+        if found != self._chain_id:
+            if health.wrong_chain_id != found:
+                log.error("RPC %s is on chain %d, not %d: it is not used", endpoint.name, found, self._chain_id)
+            health.wrong_chain_id = found
+            health.verified_at = None
+            raise WrongChain(self._chain_id, found)
+        health.wrong_chain_id = None
+        health.verified_at = now
+
+    def _rest(self, health: _Health) -> None:
+        """Prefer others for a while, longer each time; whatever answers next may be another node: its chain is asked anew."""
+        health.failures += 1
+        pause_s = min(LONGEST_REST_S, 2.0 ** min(health.failures - 1, 6))
+        health.rests_until = self._clock() + pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - only spreads load
+        health.verified_at = None
+
+    async def _fan_out(self, ask: Callable[[Endpoint], Awaitable[Any]]) -> list[Any | ChainError]:
+        async def guarded(endpoint: Endpoint) -> Any | ChainError:
+            try:
+                return await ask(endpoint)
+            except ChainError as error:
+                return error
+
+        return list(await asyncio.gather(*(guarded(endpoint) for endpoint in self._endpoints)))
+
+    @staticmethod
+    def _read_send(name: str, result: Any | ChainError, tx_hash: bytes) -> SendAnswer:
+        match result:
+            case RpcRefused():
+                return SendAnswer(name, classify(result.detail, result.code), result.detail)
+            case WrongChain():
+                return SendAnswer(name, Answer.BAD_SIGNATURE, str(result))
+            case ChainError():
+                return SendAnswer(name, Answer.RETRY, str(result))
+            case str() if result.lower() == "0x" + tx_hash.hex():
+                return SendAnswer(name, Answer.SENT)
+            case _:
+                return SendAnswer(name, Answer.UNKNOWN, "the node answered with another transaction's hash")
+
+
+def quantity(value: object, what: str) -> int:
+    """A hexadecimal quantity of JSON-RPC. Raises RpcUnreachable: such an answer is no answer."""
+    if isinstance(value, str) and value.startswith("0x"):
+        try:
+            return int(value, 16)
+        except ValueError:
+            pass
+    raise RpcUnreachable(f"the answer to {what} is not a number")
