@@ -85,6 +85,15 @@ class Settings(BaseSettings):
         5.0, "Time to reconnect after a session's last socket closed, before it is settled.", ge=0, le=3600
     )
     session_idle_seconds: float = _setting(900.0, "A session without a prompt for this long is ended.", gt=0, le=86400)
+    tls_certificate: Path | None = _setting(None, "Certificate file (PEM) for wss; renewed files are read again.")
+    tls_key: Path | None = _setting(None, "Key file of the certificate (PEM).")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = _setting(
+        (), "Addresses of reverse proxies whose X-Forwarded-For is believed, comma separated."
+    )
+    public_url: str | None = _setting(
+        None, "Address under which clients reach this host, such as wss://host.example.org; its name is accepted in requests."
+    )
+    max_connections: int = _setting(256, "Connections at the same time.", ge=1, le=100_000)
     free_use: Literal["loopback", "everyone", "nobody"] = _setting(
         "loopback", "Who may send prompts without a job (they earn nothing)."
     )
@@ -92,8 +101,11 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting("INFO", "How much is logged.")
     close_action: Literal["ask", "tray", "quit"] = _setting("ask", "What closing the window does.", NOW)
     start_hidden: bool = _setting(False, "Start in the tray without opening the window.")
+    appearance: Literal["system", "light", "dark"] = _setting(
+        "system", "Light or dark; system follows the desktop.", NOW
+    )
 
-    @field_validator("rpc_url", "api_origins", mode="before")
+    @field_validator("rpc_url", "api_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split_list(cls, value: object) -> object:
         if isinstance(value, str):

@@ -5,8 +5,10 @@ On Fusion (Linux) the palette is ours; native styles keep their own, and what we
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import shiboken6
 from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QGuiApplication, QPalette
 from PySide6.QtWidgets import QApplication
@@ -46,6 +48,10 @@ class Colours:
     accent: QColor
     on_accent: QColor
     tones: dict[Tone, QColor]
+
+    def second(self) -> QColor:
+        """The second colour of the plot, told from the accent by its hatching too."""
+        return self.tones[Tone.BUSY]
 
     def wash(self, tone: Tone) -> QColor:
         """A quiet background in the tone's colour."""
@@ -127,6 +133,7 @@ class Theme(QObject):
         self._app = app
         self._appearance = appearance
         self._base_size = app.font().pointSizeF()
+        self._painters: list[tuple[QObject, Callable[[], None]]] = []
         self.colours = derive_colours(app.palette())
         QGuiApplication.styleHints().colorSchemeChanged.connect(self.apply)
         self.apply()
@@ -146,7 +153,19 @@ class Theme(QObject):
         font.setFeature(QFont.Tag("tnum"), 1)
         self._app.setFont(font)
         self._app.setStyleSheet(write_stylesheet(self.colours, self._base_size))
+        self._forget_gone()
+        for _, paint in self._painters:
+            paint()
         self.changed.emit()
+
+    def paint_with(self, owner: QObject, paint: Callable[[], None]) -> None:
+        """Call `paint` now and at every change, as long as `owner` lives."""
+        self._forget_gone()
+        self._painters.append((owner, paint))
+        paint()
+
+    def _forget_gone(self) -> None:
+        self._painters = [(owner, paint) for owner, paint in self._painters if shiboken6.isValid(owner)]
 
     def _wants_dark(self) -> bool:
         if self._appearance in {"light", "dark"}:

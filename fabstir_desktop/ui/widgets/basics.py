@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PySide6.QtCore import QSize, Qt
-from PySide6.QtGui import QGuiApplication, QKeyEvent, QMouseEvent
+from PySide6.QtGui import QGuiApplication, QKeyEvent, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import (
     QBoxLayout,
     QFrame,
@@ -70,7 +70,7 @@ def button(
     if icon:
         tinted(made, icon, on_accent=kind == "primary")
     if on_click is not None:
-        made.clicked.connect(lambda: on_click())
+        made.clicked.connect(lambda _checked=False: on_click())
     return made
 
 
@@ -82,7 +82,7 @@ def icon_button(icon: str, name: str, on_click: Callable[[], object]) -> QToolBu
     made.setToolTip(name)
     made.setAccessibleName(name)
     made.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-    made.clicked.connect(lambda: on_click())
+    made.clicked.connect(lambda _checked=False: on_click())
     tinted(made, icon)
     return made
 
@@ -96,9 +96,7 @@ def tinted(target: QPushButton | QToolButton, icon: str, *, on_accent: bool = Fa
 
     height = target.fontMetrics().height()
     target.setIconSize(QSize(height, height))
-    paint()
-    theme().changed.connect(paint)
-    target.destroyed.connect(lambda: theme().changed.disconnect(paint))
+    theme().paint_with(target, paint)
 
 
 def badge(text: str, tone: Tone) -> QLabel:
@@ -205,6 +203,39 @@ class CopyField(QWidget):
         QGuiApplication.clipboard().setText(self._value)
 
 
+class ElidedLabel(QLabel):
+    """One line that gives way: what does not fit is cut with an ellipsis; the tool tip and screen readers have it all."""
+
+    def __init__(self, role: str = "") -> None:
+        super().__init__()
+        self._full = ""
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        if role:
+            self.setProperty("role", role)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+
+    def show_text(self, text: str) -> None:
+        """Show this text."""
+        if text != self._full:
+            self._full = text
+            self.setToolTip(text)
+            self.setAccessibleName(text)
+            self._cut()
+
+    @property
+    def full_text(self) -> str:
+        """The whole text."""
+        return self._full
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Cut anew for the new width."""
+        super().resizeEvent(event)
+        self._cut()
+
+    def _cut(self) -> None:
+        self.setText(self.fontMetrics().elidedText(self._full, Qt.TextElideMode.ElideRight, max(self.width() - 2, 20)))
+
+
 class EmptyState(QWidget):
     """What stands where rows will be: what is missing and what to do next."""
 
@@ -224,8 +255,7 @@ class EmptyState(QWidget):
             layout.addWidget(action, 0, Qt.AlignmentFlag.AlignHCenter)
         layout.addStretch(2)
         self.setLayout(layout)
-        self._paint()
-        theme().changed.connect(self._paint)
+        theme().paint_with(self, self._paint)
 
     def _paint(self) -> None:
         self._picture.setPixmap(icons.pixmap(self._icon, 44, self.devicePixelRatioF(), theme().colours.muted))

@@ -1,0 +1,343 @@
+"""The window: strip, rail, problems, page, footer. Everything the app can do is reachable here; the tray is a convenience."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QSettings, Qt, QTimer, Signal
+from PySide6.QtGui import QAction, QCloseEvent, QKeySequence
+from PySide6.QtWidgets import (
+    QApplication,
+    QButtonGroup,
+    QFrame,
+    QHBoxLayout,
+    QMainWindow,
+    QSizePolicy,
+    QStackedWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from fabstir_desktop.jobs.problems import Problem
+from fabstir_desktop.jobs.status import CheckpointOutcome, NodeStatus
+from fabstir_desktop.ui import icons
+from fabstir_desktop.ui.bridge import Bridge
+from fabstir_desktop.ui.log_store import LogStore
+from fabstir_desktop.ui.pages.dashboard import DashboardPage
+from fabstir_desktop.ui.pages.jobs import JobsPage
+from fabstir_desktop.ui.pages.logs import LogsPage
+from fabstir_desktop.ui.pages.models import ModelsPage
+from fabstir_desktop.ui.pages.page import PAGES, Page
+from fabstir_desktop.ui.pages.settings import SettingsPage
+from fabstir_desktop.ui.pages.transactions import TransactionsPage
+from fabstir_desktop.ui.pages.wallet import WalletPage
+from fabstir_desktop.ui.problem_list import ProblemList
+from fabstir_desktop.ui.strip import Footer, StatusStrip, pause_seconds
+from fabstir_desktop.ui.theme import theme
+from fabstir_desktop.ui.widgets.basics import icon_button, label, row
+from fabstir_desktop.ui.widgets.lamp import Lamp
+from fabstir_desktop.ui.words import Tone
+
+_NOTICE_MS = 8000
+
+
+class Notice(QFrame):
+    """One line that says what a command did; it goes by itself, an error stays until it is dismissed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setProperty("card", True)
+        self._lamp = Lamp()
+        self.text = label(wrap=True, selectable=True)
+        layout = row(self._lamp, self.text, spacing=10)
+        layout.setStretch(1, 1)
+        layout.setContentsMargins(14, 6, 8, 6)
+        layout.addWidget(icon_button("close", self.tr("Dismiss"), self.hide))
+        self.setLayout(layout)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self.hide)
+        self.hide()
+
+    def say(self, text: str, tone: Tone) -> None:
+        """Show a line."""
+        self._lamp.show_tone(tone, text)
+        self.text.setText(text)
+        self.setAccessibleName(text)
+        self.show()
+        self._timer.stop()
+        if tone is not Tone.ERROR:
+            self._timer.start(_NOTICE_MS)
+
+
+class MainWindow(QMainWindow):
+    """The main window."""
+
+    closing = Signal()
+    """The window was asked to close; whoever owns it decides what that means."""
+    quitRequested = Signal()
+
+    def __init__(self, bridge: Bridge, store: LogStore) -> None:
+        super().__init__()
+        self.bridge = bridge
+        self._pausing_after_jobs = False
+        self.setWindowTitle(self.tr("Fabstir host"))
+        self.setWindowIcon(icons.app_icon())
+        self.strip, self.footer, self.notice, self.problems = StatusStrip(), Footer(), Notice(), ProblemList()
+        self.page_by_name: dict[str, Page] = {
+            "dashboard": DashboardPage(bridge),
+            "jobs": JobsPage(bridge),
+            "transactions": TransactionsPage(bridge),
+            "models": ModelsPage(bridge),
+            "wallet": WalletPage(bridge),
+            "logs": LogsPage(bridge, store),
+            "settings": SettingsPage(bridge),
+        }
+        self.stack = QStackedWidget()
+        for name in PAGES:
+            self.stack.addWidget(self.page_by_name[name])
+        self.setCentralWidget(self._lay_out())
+        self._add_actions()
+        self._connect()
+        self._restore_place()
+        self.show_page("dashboard")
+
+    # --- layout -------------------------------------------------------------------------------------------------------
+
+    def _lay_out(self) -> QWidget:
+        middle = QVBoxLayout()
+        middle.setContentsMargins(0, 0, 0, 0)
+        middle.setSpacing(0)
+        notices = QVBoxLayout()
+        notices.setContentsMargins(24, 12, 24, 0)
+        notices.setSpacing(8)
+        notices.addWidget(self.notice)
+        notices.addWidget(self.problems)
+        middle.addLayout(notices)
+        middle.addWidget(self.stack, 1)
+        body = QHBoxLayout()
+        body.setContentsMargins(0, 0, 0, 0)
+        body.setSpacing(0)
+        body.addWidget(self._make_rail())
+        body.addLayout(middle, 1)
+        central = QWidget()
+        outer = QVBoxLayout(central)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.setSpacing(0)
+        outer.addWidget(self.strip)
+        outer.addLayout(body, 1)
+        outer.addWidget(self.footer)
+        return central
+
+    def _make_rail(self) -> QFrame:
+        rail = QFrame()
+        rail.setObjectName("rail")
+        layout = QVBoxLayout(rail)
+        layout.setContentsMargins(10, 14, 10, 14)
+        layout.setSpacing(4)
+        titles = {
+            "dashboard": self.tr("Dashboard"),
+            "jobs": self.tr("Jobs"),
+            "transactions": self.tr("Transactions"),
+            "models": self.tr("Models"),
+            "wallet": self.tr("Wallet"),
+            "logs": self.tr("Logs"),
+            "settings": self.tr("Settings"),
+        }
+        self._rail_group = QButtonGroup(self)
+        self.rail_button: dict[str, QToolButton] = {}
+        for place, name in enumerate(PAGES, start=1):
+            made = self._make_rail_button(name, titles[name], place)
+            self._rail_group.addButton(made)
+            self.rail_button[name] = made
+            layout.addWidget(made)
+        layout.addStretch(1)
+        return rail
+
+    def _make_rail_button(self, name: str, title: str, place: int) -> QToolButton:
+        made = QToolButton()
+        made.setProperty("rail", True)
+        made.setText("  " + title)
+        made.setCheckable(True)
+        made.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        made.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        made.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        made.setAccessibleName(title)
+        made.setToolTip(f"{title} (Ctrl+{place})")
+        made.setMinimumWidth(made.fontMetrics().averageCharWidth() * 23)
+        made.clicked.connect(lambda _checked=False, name=name: self.show_page(name))
+
+        def paint() -> None:
+            made.setIcon(icons.icon(name, theme().colours.accent if made.isChecked() else theme().colours.muted))
+
+        made.toggled.connect(lambda _: paint())
+        theme().paint_with(made, paint)
+        return made
+
+    def _add_actions(self) -> None:
+        for place, name in enumerate(PAGES, start=1):
+            self._add_action(f"Ctrl+{place}", lambda name=name: self.show_page(name))
+        self._add_action("Ctrl+W", self.close)
+        self._add_action("Ctrl+Q", self.quitRequested.emit)
+        self._add_action("F5", self._refresh)
+        self._add_action("Ctrl+Shift+P", self._toggle_pause)
+        self._add_action("Ctrl+Shift+C", self.submit)
+
+    def _add_action(self, keys: str, do: object) -> None:
+        action = QAction(self)
+        action.setShortcut(QKeySequence(keys))
+        if callable(do):
+            action.triggered.connect(lambda _checked=False: do())
+        self.addAction(action)
+
+    def _connect(self) -> None:
+        bridge = self.bridge
+        bridge.statusChanged.connect(self._show_status)
+        bridge.problemsChanged.connect(lambda _: self._show_problems())
+        bridge.noticed.connect(lambda text: self.notice.say(text, Tone.OK))
+        bridge.failed.connect(lambda text: self.notice.say(text, Tone.ERROR))
+        self.strip.pauseRequested.connect(self.pause)
+        self.strip.resumeRequested.connect(self.resume)
+        self.problems.actionRequested.connect(self._mend)
+        for page in self.page_by_name.values():
+            page.pageRequested.connect(self.show_page)
+        self.dashboard.submitRequested.connect(self.submit)
+        self.jobs.submitRequested.connect(self.submit)
+        self.jobs.submitJobRequested.connect(self.submit)
+
+    @property
+    def dashboard(self) -> DashboardPage:
+        """The dashboard."""
+        page = self.page_by_name["dashboard"]
+        assert isinstance(page, DashboardPage)  # noqa: S101 - tells the type checker
+        return page
+
+    @property
+    def jobs(self) -> JobsPage:
+        """The jobs page."""
+        page = self.page_by_name["jobs"]
+        assert isinstance(page, JobsPage)  # noqa: S101 - tells the type checker
+        return page
+
+    @property
+    def settings_page(self) -> SettingsPage:
+        """The settings page."""
+        page = self.page_by_name["settings"]
+        assert isinstance(page, SettingsPage)  # noqa: S101 - tells the type checker
+        return page
+
+    # --- showing ------------------------------------------------------------------------------------------------------
+
+    def show_page(self, name: str, wanted: str = "") -> None:
+        """Show the page; `wanted` is a filter or a row there."""
+        if name not in self.page_by_name:
+            return
+        self.rail_button[name].setChecked(True)
+        self.stack.setCurrentWidget(self.page_by_name[name])
+        if wanted:
+            self.page_by_name[name].open_with(wanted)
+        self._show_problems()
+
+    @property
+    def page_name(self) -> str:
+        """The page that is shown."""
+        return PAGES[self.stack.currentIndex()]
+
+    def bring_up(self) -> None:
+        """Show and raise the window; where the desktop refuses, ask for attention."""
+        self.setWindowState(self.windowState() & ~Qt.WindowState.WindowMinimized)
+        self.show()
+        self.raise_()
+        self.activateWindow()
+        QTimer.singleShot(300, self, self._alert_if_inactive)
+
+    def _alert_if_inactive(self) -> None:
+        if not self.isActiveWindow():
+            QApplication.alert(self)
+
+    def _show_status(self, status: NodeStatus) -> None:
+        self.strip.show_status(status, self.bridge.problems)
+        self.footer.show_status(status)
+        self._pause_if_idle()
+
+    def _show_problems(self) -> None:
+        """All problems on the dashboard; elsewhere those that are mended there."""
+        page = self.page_name
+        shown = tuple(problem for problem in self.bridge.problems if page in {"dashboard", problem.page})
+        self.problems.show_problems(shown)
+        self.strip.show_status(self.bridge.status, self.bridge.problems)
+
+    def _mend(self, problem: Problem) -> None:
+        self.show_page(problem.page, problem.subject)
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    def submit(self, job_id: int | None = None) -> None:
+        """Claim now what one job, or every job, has unclaimed; say per job what was done or why not."""
+        if self.bridge.node is not None:
+            self.bridge.run(self.bridge.node.checkpoint(job_id), done=self._tell_outcomes)
+
+    def _tell_outcomes(self, outcomes: list[CheckpointOutcome]) -> None:
+        lines = [
+            self.tr("Job {job}: {tokens} tokens submitted").format(job=outcome.job_id, tokens=outcome.tokens)
+            if outcome.submitted
+            else self.tr("Job {job}: {why}").format(job=outcome.job_id, why=outcome.why)
+            for outcome in outcomes
+        ]
+        more = len(lines) - 5
+        text = "\n".join(lines[:5]) + (self.tr("\nand {more} more").format(more=more) if more > 0 else "")
+        is_good = any(outcome.submitted for outcome in outcomes)
+        self.notice.say(text or self.tr("There is nothing to claim."), Tone.OK if is_good else Tone.QUIET)
+
+    def pause(self, how: str) -> None:
+        """Pause `now`, for an `hour`, or `after_jobs`."""
+        node = self.bridge.node
+        if node is None:
+            return
+        if how == "after_jobs" and self._is_busy():
+            self._pausing_after_jobs = True
+            self.notice.say(
+                self.tr("Pausing as soon as no request runs. New requests are served until then."), Tone.QUIET
+            )
+            return
+        self.bridge.run(node.pause(pause_seconds(how)))
+
+    def resume(self) -> None:
+        """Serve again."""
+        self._pausing_after_jobs = False
+        if self.bridge.node is not None:
+            self.bridge.run(self.bridge.node.resume())
+
+    def _pause_if_idle(self) -> None:
+        if self._pausing_after_jobs and not self._is_busy() and self.bridge.node is not None:
+            self._pausing_after_jobs = False
+            self.bridge.run(self.bridge.node.pause())
+
+    def _is_busy(self) -> bool:
+        status = self.bridge.status
+        return status is not None and status.server.active_requests + status.server.queued_requests > 0
+
+    def _toggle_pause(self) -> None:
+        if self.strip.button.isEnabled():
+            self.resume() if self.strip.is_paused else self.pause("now")
+
+    def _refresh(self) -> None:
+        if self.bridge.node is not None:
+            self.bridge.run(self.bridge.node.refresh_chain())
+
+    # --- the window itself --------------------------------------------------------------------------------------------
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Leave the decision to the application."""
+        event.ignore()
+        self.closing.emit()
+
+    def remember_place(self) -> None:
+        """Keep size and place for the next start."""
+        QSettings().setValue("window/geometry", self.saveGeometry())
+
+    def _restore_place(self) -> None:
+        self.setMinimumSize(760, 520)
+        geometry = QSettings().value("window/geometry")
+        if geometry is None or not self.restoreGeometry(geometry):
+            room = self.screen().availableSize()
+            self.resize(min(1240, round(room.width() * 0.94)), min(840, round(room.height() * 0.92)))

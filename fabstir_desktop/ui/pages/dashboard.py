@@ -1,0 +1,215 @@
+"""The dashboard: earning or not, what was earned, what needs doing; then the ladder and the plot."""
+
+from __future__ import annotations
+
+import time
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QButtonGroup, QPushButton, QWidget
+
+from fabstir_desktop.jobs.generation import EngineState
+from fabstir_desktop.jobs.problems import Problem, Severity
+from fabstir_desktop.jobs.status import NodeStatus
+from fabstir_desktop.jobs.views import EarningsPoint, EarningsView
+from fabstir_desktop.ui import format as fmt
+from fabstir_desktop.ui.bridge import Bridge
+from fabstir_desktop.ui.dialogs.files import save_text
+from fabstir_desktop.ui.pages.page import Page
+from fabstir_desktop.ui.reasons import submit_all_refusal
+from fabstir_desktop.ui.widgets.basics import Card, ElidedLabel, button, label, row, set_text, set_tone
+from fabstir_desktop.ui.widgets.earnings_plot import EarningsPlot
+from fabstir_desktop.ui.widgets.ladder import Ladder
+from fabstir_desktop.ui.widgets.lamp import Lamp
+from fabstir_desktop.ui.words import Tone, serving_word, severity_tone, shape_tone, tray_shape
+
+_RANGES = (("24h", 24 * 3600, 3600), ("7d", 7 * 86_400, 86_400), ("30d", 30 * 86_400, 86_400))
+_SERIES_EVERY_S = 5.0
+
+
+class Tile(Card):
+    """One of the three big answers."""
+
+    def __init__(self, title: str, on_click: object = None) -> None:
+        super().__init__(title, on_click if callable(on_click) else None)
+        self.lamp = Lamp(scale=1.8)
+        self.value = label("", "hero")
+        self.detail = ElidedLabel("muted")
+        line = row(self.lamp, self.value, None, spacing=10)
+        self.body.addLayout(line)
+        self.body.addWidget(self.detail)
+
+    def show_answer(self, tone: Tone | None, value: str, detail: str) -> None:
+        """Show the answer; without a tone there is no lamp."""
+        self.lamp.setVisible(tone is not None)
+        if tone is not None:
+            self.lamp.show_tone(tone, value)
+        set_text(self.value, value)
+        self.detail.show_text(detail)
+        self.setAccessibleName(f"{self.title.text()}: {value}. {detail}")
+
+
+class DashboardPage(Page):
+    """Everything at a glance."""
+
+    submitRequested = Signal()
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__(bridge)
+        self._series_read_at = 0.0
+        self._range = 0
+        layout = self.lay_out(self.tr("Dashboard"))
+        self.now = Tile(self.tr("EARNING NOW?"), lambda: self.pageRequested.emit("jobs", ""))
+        self.earned = Tile(self.tr("EARNED"), lambda: self.pageRequested.emit("transactions", ""))
+        self.todo = Tile(self.tr("TO DO"), self._go_to_worst)
+        tiles = row(self.now, self.earned, self.todo, spacing=12)
+        for place in range(3):
+            tiles.setStretch(place, 1)
+        layout.addLayout(tiles)
+        layout.addWidget(self._make_ladder())
+        layout.addWidget(self._make_plot(), 1)
+        bridge.statusChanged.connect(self._show_status)
+        bridge.problemsChanged.connect(lambda _: self._show_todo())
+        bridge.earningsChanged.connect(self._show_earnings)
+        bridge.tick.connect(self._read_series_if_due)
+        self._show_status(bridge.status)
+        self._show_earnings(bridge.earnings)
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    def _make_ladder(self) -> Card:
+        card = Card()
+        self.submit_button = button(self.tr("Submit checkpoints now"), self.submitRequested.emit, icon="checkpoint")
+        self.submit_reason = label("", "muted", wrap=True)
+        self.ladder = Ladder()
+        self.ladder.rungChosen.connect(self._open_rung)
+        card.body.addLayout(
+            row(label(self.tr("From token to money"), "title"), None, self.submit_reason, self.submit_button)
+        )
+        card.body.addWidget(self.ladder)
+        return card
+
+    def _make_plot(self) -> Card:
+        card = Card()
+        self.plot = EarningsPlot()
+        self._range_buttons = QButtonGroup(self)
+        names = {"24h": self.tr("24 hours"), "7d": self.tr("7 days"), "30d": self.tr("30 days")}
+        buttons: list[QWidget] = []
+        for place, (name, _, _) in enumerate(_RANGES):
+            made = _checkable(names[name])
+            made.setChecked(place == 0)
+            self._range_buttons.addButton(made, place)
+            buttons.append(made)
+        self._range_buttons.idClicked.connect(self._choose_range)
+        self.table_button = _checkable(self.tr("As table"))
+        self.table_button.toggled.connect(self.plot.show_table)
+        export = button(self.tr("Save as CSV…"), self._export)
+        legend = label(self.tr("hatched: generated · solid: proven · dotted: app not running"), "muted")
+        tools = row(label(self.tr("Tokens over time"), "title"), legend, None, *buttons, self.table_button, export)
+        card.body.addLayout(tools)
+        card.body.addWidget(self.plot, 1)
+        return card
+
+    # --- showing ------------------------------------------------------------------------------------------------------
+
+    def _show_status(self, status: NodeStatus | None) -> None:
+        tone = shape_tone(tray_shape(status, self.bridge.problems))
+        word, detail = self._activity(status)
+        self.now.show_answer(tone, word, detail)
+        self._show_todo()
+        reason = submit_all_refusal(self.bridge.job_by_id.values(), status)
+        self.submit_button.setEnabled(reason is None)
+        set_text(self.submit_reason, reason or "")
+        if self._series_read_at == 0.0:
+            self._read_series_if_due()
+
+    def _activity(self, status: NodeStatus | None) -> tuple[str, str]:
+        if status is None:
+            return serving_word(None), self.tr("The host is starting.")
+        stopped = any(problem.severity is Severity.ERROR for problem in self.bridge.problems)
+        running = status.server.active_requests
+        rate = fmt.rate(status.engine.tokens_per_second)
+        model = status.engine.model.name if status.engine.model else self.tr("no model")
+        if stopped and status.engine.state is not EngineState.READY:
+            return self.tr("No"), status.sentence
+        if running and not status.chain.submitting:
+            return self.tr("Counting only"), self.tr("{count} running · nothing is claimed yet").format(count=running)
+        if running:
+            return self.tr("Yes"), self.tr("{count} running · {rate} tokens/s · {model}").format(
+                count=running, rate=rate, model=model
+            )
+        if serving_word(status) == self.tr("Paused"):
+            return serving_word(status), status.sentence
+        return self.tr("Ready"), status.sentence
+
+    def _show_todo(self) -> None:
+        problems = [problem for problem in self.bridge.problems if problem.severity > Severity.INFORMATION]
+        if self.bridge.status is None:
+            self.todo.show_answer(Tone.QUIET, fmt.UNKNOWN, self.tr("Looking at model, key and chain."))
+        elif not problems:
+            self.todo.show_answer(Tone.OK, self.tr("Nothing"), self.tr("Model, key and chain are in order."))
+        else:
+            worst: Problem = problems[0]
+            count = self.tr("%n thing(s)", "", len(problems))
+            self.todo.show_answer(severity_tone(worst.severity), count, worst.action or worst.message)
+
+    def _show_earnings(self, earnings: EarningsView | None) -> None:
+        status = self.bridge.status
+        self.ladder.show_earnings(earnings, status)
+        if earnings is None:
+            self.earned.show_answer(None, fmt.UNKNOWN, self.tr("Not read yet."))
+            return
+        amount = fmt.amounts(earnings.earned) if earnings.earned else self.tr("Nothing yet")
+        testnet = self.tr(" · testnet money") if status is not None and status.chain.is_testnet else ""
+        spent = self.tr("for {tokens} tokens · gas spent {gas}").format(
+            tokens=fmt.count(earnings.settled), gas=fmt.wei(earnings.gas_wei)
+        )
+        self.earned.show_answer(None, amount, spent + testnet)
+        self.earned.value.setToolTip(fmt.amounts(earnings.earned, exact=True))
+        set_tone(self.earned.value, Tone.OK if earnings.earned else Tone.QUIET)
+
+    # --- the series ---------------------------------------------------------------------------------------------------
+
+    def _choose_range(self, place: int) -> None:
+        self._range = place
+        self._series_read_at = 0.0
+        self._read_series_if_due()
+
+    def _read_series_if_due(self) -> None:
+        node, now = self.bridge.node, time.monotonic()
+        if node is None or not self.isVisible() or now - self._series_read_at < _SERIES_EVERY_S:
+            return
+        self._series_read_at = now
+        _, span_s, bucket_s = _RANGES[self._range]
+        since = (time.time() // bucket_s + 1) * bucket_s - span_s
+
+        def show(points: list[EarningsPoint]) -> None:
+            self.plot.show_points(points, bucket_s)
+
+        self.bridge.run(node.earnings_series(since=since, bucket_seconds=bucket_s), done=show)
+
+    def _export(self) -> None:
+        save_text(self, self.tr("Save the series"), "fabstir-earnings.csv", self.plot.as_csv(), self.bridge)
+
+    # --- links --------------------------------------------------------------------------------------------------------
+
+    def _open_rung(self, rung: str) -> None:
+        page, wanted = {
+            "generated": ("jobs", "unclaimed"),
+            "claimed": ("transactions", "waiting"),
+            "proven": ("transactions", "confirmed"),
+            "settled": ("transactions", "confirmed"),
+            "withdrawn": ("wallet", ""),
+        }[rung]
+        self.pageRequested.emit(page, wanted)
+
+    def _go_to_worst(self) -> None:
+        for problem in self.bridge.problems:
+            if problem.page:
+                self.pageRequested.emit(problem.page, problem.subject)
+                return
+
+
+def _checkable(text: str) -> QPushButton:
+    made = button(text)
+    made.setCheckable(True)
+    return made

@@ -1,0 +1,152 @@
+"""Everything about one job: counts, its transactions, what happened when, and the claim button with its reason."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QFrame, QGridLayout, QLabel, QListWidget, QVBoxLayout
+
+from fabstir_desktop.jobs.views import JobView
+from fabstir_desktop.ui import format as fmt
+from fabstir_desktop.ui.bridge import Bridge
+from fabstir_desktop.ui.reasons import claim_refusal
+from fabstir_desktop.ui.widgets.basics import CopyField, button, icon_button, label, row, rule, set_text
+from fabstir_desktop.ui.widgets.lamp import Lamp
+from fabstir_desktop.ui.words import job_tone, job_word
+
+
+class JobDrawer(QFrame):
+    """The detail of the selected job."""
+
+    submitRequested = Signal(object)
+    closed = Signal()
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__()
+        self.setObjectName("drawer")
+        self._bridge = bridge
+        self._job: JobView | None = None
+        self._lines: list[tuple[float, str]] = []
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(18, 12, 14, 12)
+        layout.setSpacing(10)
+        self._lamp = Lamp(scale=1.2)
+        self.state = label("", "title")
+        close = icon_button("close", self.tr("Close the details"), self.closed.emit)
+        layout.addLayout(row(self._lamp, self.state, None, close))
+        self.job_id = CopyField(self.tr("job id"), lambda text: fmt.short_job(int(text)))
+        self.session = CopyField(self.tr("session id"), lambda text: text if len(text) < 28 else f"{text[:25]}…")
+        layout.addLayout(self._make_counts())
+        self.note = label("", wrap=True, selectable=True)
+        layout.addWidget(self.note)
+        self.submit_button = button(self.tr("Submit checkpoint"), self._submit, kind="primary", icon="checkpoint")
+        self.submit_reason = label("", "muted", wrap=True)
+        copy = button(self.tr("Copy details"), self._copy)
+        layout.addLayout(row(self.submit_button, copy, None))
+        layout.addWidget(self.submit_reason)
+        layout.addWidget(rule())
+        layout.addWidget(label(self.tr("What happened"), "title"))
+        self.timeline = QListWidget()
+        self.timeline.setFrameShape(QFrame.Shape.NoFrame)
+        self.timeline.setWordWrap(True)
+        self.timeline.setAccessibleName(self.tr("What happened to this job, newest first"))
+        self.timeline.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        layout.addWidget(self.timeline, 1)
+        self.setMinimumWidth(self.fontMetrics().averageCharWidth() * 46)
+
+    def _make_counts(self) -> QGridLayout:
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(18)
+        grid.setVerticalSpacing(5)
+        self.values: dict[str, QLabel] = {}
+        grid.addWidget(label(self.tr("Job"), "muted"), 0, 0)
+        grid.addWidget(self.job_id, 0, 1)
+        grid.addWidget(label(self.tr("Session"), "muted"), 1, 0)
+        grid.addWidget(self.session, 1, 1)
+        names = {
+            "generated": self.tr("Generated here"),
+            "claimed": self.tr("Claimed"),
+            "proven": self.tr("Proven on chain"),
+            "settled": self.tr("Settled"),
+            "unclaimed": self.tr("Unclaimed"),
+            "earned": self.tr("Earned"),
+            "created": self.tr("First seen"),
+        }
+        for place, (name, text) in enumerate(names.items(), start=2):
+            self.values[name] = label("", selectable=True)
+            grid.addWidget(label(text, "muted"), place, 0)
+            grid.addWidget(self.values[name], place, 1)
+        grid.setColumnStretch(1, 1)
+        return grid
+
+    def show_job(self, job: JobView | None) -> None:
+        """Show this job; another job's timeline is read anew."""
+        if job is None:
+            return
+        is_other = self._job is None or self._job.job_id != job.job_id
+        self._job = job
+        word = job_word(job.state)
+        self._lamp.show_tone(job_tone(job.state), word)
+        set_text(self.state, word)
+        self.job_id.show_value(str(job.job_id))
+        self.session.show_value(job.session_id)
+        for name in ("generated", "claimed", "proven", "settled", "unclaimed"):
+            set_text(self.values[name], fmt.count(getattr(job, name)))
+        set_text(self.values["earned"], fmt.amounts(job.earned, exact=True))
+        set_text(self.values["created"], fmt.full_time(job.created_at))
+        set_text(self.note, job.note)
+        self.note.setVisible(bool(job.note))
+        reason = claim_refusal(job, self._bridge.status)
+        self.submit_button.setEnabled(reason is None)
+        claimed = self.tr("Claims {tokens} tokens now.").format(tokens=fmt.count(job.unclaimed))
+        set_text(self.submit_reason, reason or claimed)
+        if is_other:
+            self.timeline.clear()
+            self._read_journal()
+
+    def refresh_if_about(self, job_ids: set[int]) -> None:
+        """Read the timeline again if the job shown is among these."""
+        if self._job is not None and self._job.job_id in job_ids and self.isVisible():
+            self._read_journal()
+
+    def _read_journal(self) -> None:
+        node, job = self._bridge.node, self._job
+        if node is None or job is None:
+            return
+
+        def show(lines: list[tuple[float, str]]) -> None:
+            if self._job is not None and self._job.job_id == job.job_id:
+                self._show_lines(lines)
+
+        self._bridge.run(node.journal(job.job_id), done=show)
+
+    def _show_lines(self, lines: list[tuple[float, str]]) -> None:
+        if lines == self._lines and self.timeline.count() == len(lines):
+            return
+        self._lines = lines
+        texts = [f"{fmt.clock(when)}   {sentence}" for when, sentence in lines]
+        for place, text in enumerate(texts):
+            if place < self.timeline.count():
+                self.timeline.item(place).setText(text)
+            else:
+                self.timeline.addItem(text)
+        while self.timeline.count() > len(texts):
+            self.timeline.takeItem(self.timeline.count() - 1)
+
+    def _submit(self) -> None:
+        if self._job is not None:
+            self.submitRequested.emit(self._job.job_id)
+
+    def _copy(self) -> None:
+        job = self._job
+        if job is None:
+            return
+        lines = [
+            f"job_id {job.job_id}",
+            f"session_id {job.session_id}",
+            f"state {job.state}",
+            f"generated {job.generated} claimed {job.claimed} proven {job.proven} settled {job.settled}",
+            f"earned {fmt.amounts(job.earned, exact=True)}",
+            *(f"{fmt.full_time(when)} {sentence}" for when, sentence in self._lines),
+        ]
+        QGuiApplication.clipboard().setText("\n".join(lines))

@@ -1,0 +1,123 @@
+"""The log: newest lines, filtered by level, component and words; following, or standing still to be read."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from PySide6.QtCore import QTimer, QUrl
+from PySide6.QtGui import QDesktopServices, QGuiApplication, QHideEvent, QShowEvent, QTextCursor
+from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QPlainTextEdit
+
+from fabstir_desktop.ui.bridge import Bridge
+from fabstir_desktop.ui.log_store import LogLine, LogStore
+from fabstir_desktop.ui.pages.page import Page
+from fabstir_desktop.ui.widgets.basics import button, label, row
+
+_LINES_SHOWN = 5000
+_REFRESH_MS = 300
+_COMPONENTS = ("server", "settlement", "inference", "ledger", "wallet", "node", "ui", "app")
+
+
+class LogsPage(Page):
+    """What the host's parts say."""
+
+    def __init__(self, bridge: Bridge, store: LogStore) -> None:
+        super().__init__(bridge)
+        self._store = store
+        self._last = 0
+        self.folder_button = button(self.tr("Open folder"), self._open_folder, icon="folder")
+        self.copy_button = button(self.tr("Copy what is shown"), self._copy, icon="copy")
+        layout = self.lay_out(self.tr("Logs"), self.copy_button, self.folder_button, scrolls=False)
+        self.level = QComboBox()
+        for text, level in (
+            (self.tr("Errors"), logging.ERROR),
+            (self.tr("Warnings and worse"), logging.WARNING),
+            (self.tr("Information and worse"), logging.INFO),
+            (self.tr("Everything"), logging.DEBUG),
+        ):
+            self.level.addItem(text, level)
+        self.level.setCurrentIndex(2)
+        self.level.setAccessibleName(self.tr("Level"))
+        self.component = QComboBox()
+        self.component.addItem(self.tr("All parts"), "")
+        for name in _COMPONENTS:
+            self.component.addItem(name, name)
+        self.component.setAccessibleName(self.tr("Part"))
+        self.search = QLineEdit()
+        self.search.setPlaceholderText(self.tr("Find words, a job, a hash"))
+        self.search.setAccessibleName(self.search.placeholderText())
+        self.search.setClearButtonEnabled(True)
+        self.follow = QCheckBox(self.tr("Follow new lines"))
+        self.follow.setChecked(True)
+        line = row(
+            label(self.tr("Level"), "muted"), self.level, label(self.tr("Part"), "muted"), self.component, spacing=10
+        )
+        line.addWidget(self.search, 1)
+        line.addWidget(self.follow)
+        layout.addLayout(line)
+        self.text = QPlainTextEdit()
+        self.text.setReadOnly(True)
+        self.text.setProperty("role", "mono")
+        self.text.setMaximumBlockCount(_LINES_SHOWN)
+        self.text.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
+        self.text.setAccessibleName(self.tr("Log lines"))
+        self.text.setPlaceholderText(self.tr("No lines yet at this level."))
+        layout.addWidget(self.text, 1)
+        note = label(self.tr("Keys, prompts and answers are never written to the log."), "muted")
+        layout.addWidget(note)
+        self._timer = QTimer(self)
+        self._timer.setInterval(_REFRESH_MS)
+        self._timer.timeout.connect(self.take_new)
+        for changed in (self.level.currentIndexChanged, self.component.currentIndexChanged, self.search.textChanged):
+            changed.connect(lambda _: self.rebuild())
+        self.follow.toggled.connect(lambda _: self.take_new())
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Read lines only while someone looks."""
+        super().showEvent(event)
+        self.take_new()
+        self._timer.start()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Stop reading."""
+        super().hideEvent(event)
+        self._timer.stop()
+
+    def rebuild(self) -> None:
+        """Filter all kept lines anew."""
+        self._last = 0
+        self.text.clear()
+        self._append(self._store.after(0))
+
+    def take_new(self) -> None:
+        """Add what came since; not while the reader has stopped following."""
+        if self.follow.isChecked():
+            self._append(self._store.after(self._last))
+
+    def _append(self, lines: list[LogLine]) -> None:
+        if not lines:
+            return
+        self._last = lines[-1].number
+        shown = [line.text for line in lines if self._accepts(line)]
+        if shown:
+            self.text.appendPlainText("\n".join(shown))
+            if self.follow.isChecked():
+                self.text.moveCursor(QTextCursor.MoveOperation.End)
+                self.text.moveCursor(QTextCursor.MoveOperation.StartOfLine)
+
+    def _accepts(self, line: LogLine) -> bool:
+        component, words = self.component.currentData(), self.search.text().strip().lower()
+        return (
+            line.level >= self.level.currentData()
+            and (not component or line.component == component)
+            and words in line.text.lower()
+        )
+
+    def _copy(self) -> None:
+        QGuiApplication.clipboard().setText(self.text.toPlainText())
+
+    def _open_folder(self) -> None:
+        if self.bridge.node is not None:
+            folder: Path = self.bridge.node.settings.log_path.parent
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder)))

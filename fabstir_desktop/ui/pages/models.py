@@ -1,0 +1,269 @@
+"""The models: what is loaded and how well, the files at hand, and choosing another."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtGui import QShowEvent
+from PySide6.QtWidgets import QGridLayout, QLabel, QProgressBar, QStackedWidget, QWidget
+
+from fabstir_desktop.errors import FabstirError
+from fabstir_desktop.jobs.generation import EngineState, ModelInfo
+from fabstir_desktop.jobs.status import NodeStatus
+from fabstir_desktop.ui import format as fmt
+from fabstir_desktop.ui.bridge import Bridge
+from fabstir_desktop.ui.dialogs.files import choose_file
+from fabstir_desktop.ui.models.keyed_table import Column, KeyedTableModel
+from fabstir_desktop.ui.models.sorting import ValueSortProxy
+from fabstir_desktop.ui.pages.page import Page
+from fabstir_desktop.ui.widgets.basics import Card, CopyField, EmptyState, badge, button, label, row, set_text, set_tone
+from fabstir_desktop.ui.widgets.tables import chosen_row, make_table
+from fabstir_desktop.ui.words import Tone
+
+if TYPE_CHECKING:
+    from fabstir_desktop.node import HostNode
+
+_FILES_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A model file at hand. `detail` is what its header says, or why it cannot be used."""
+
+    path: Path
+    size_bytes: int
+    detail: str
+    is_usable: bool
+    is_loaded: bool
+
+
+class ModelsPage(Page):
+    """The model that answers, and the others that could."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__(bridge)
+        self.choose_button = button(self.tr("Choose a GGUF file…"), self.choose, kind="primary", icon="plus")
+        layout = self.lay_out(self.tr("Models"), self.choose_button)
+        self.card = Card()
+        self._fill_card()
+        layout.addWidget(self.card)
+        self.found = _FilesModel(self)
+        self.proxy = ValueSortProxy(self)
+        self.proxy.setSourceModel(self.found)
+        self.table = make_table(self.proxy, self.tr("Model files at hand"), (36, 12, 40, 12), stretch=2)
+        self.table.setMinimumHeight(self.fontMetrics().height() * 9)
+        self.load_button = button(self.tr("Load the chosen file"), self._load_chosen, icon="play")
+        self.load_button.setEnabled(False)
+        self.table.selectionModel().selectionChanged.connect(lambda *_: self._choose_row())
+        self.rescan_button = button(self.tr("Look again"), self.rescan, icon="refresh")
+        layout.addLayout(row(label(self.tr("Files at hand"), "title"), None, self.rescan_button, self.load_button))
+        layout.addWidget(self.table, 1)
+        bridge.statusChanged.connect(self._show_status)
+        self._show_status(bridge.status)
+
+    def _fill_card(self) -> None:
+        self.state_badge = badge("", Tone.QUIET)
+        self.name = label("", "title")
+        self.progress = QProgressBar()
+        self.progress.setAccessibleName(self.tr("Loading the model"))
+        self.progress.setRange(0, 100)
+        self.detail = label("", "muted", wrap=True)
+        self.card.body.addLayout(row(self.name, self.state_badge, None))
+        self.card.body.addWidget(self.detail)
+        self.card.body.addWidget(self.progress)
+        self.facts = QWidget()
+        grid = QGridLayout(self.facts)
+        grid.setContentsMargins(0, 4, 0, 0)
+        grid.setHorizontalSpacing(22)
+        grid.setVerticalSpacing(6)
+        names = {
+            "size": self.tr("Size"),
+            "parameters": self.tr("Parameters"),
+            "quantisation": self.tr("Quantisation"),
+            "context": self.tr("Context window"),
+            "layers": self.tr("Layers on the GPU"),
+            "streams": self.tr("Prompts at a time"),
+            "rate": self.tr("Tokens/s now"),
+            "restarts": self.tr("Restarts"),
+        }
+        self.values: dict[str, QLabel] = {}
+        for place, (name, text) in enumerate(names.items()):
+            self.values[name] = label(fmt.UNKNOWN, selectable=True)
+            grid.addWidget(label(text, "muted"), place % 4, place // 4 * 2)
+            grid.addWidget(self.values[name], place % 4, place // 4 * 2 + 1)
+        self.hash = CopyField(self.tr("SHA-256 of the file"), fmt.short_hash)
+        self.path = CopyField(self.tr("path of the file"))
+        grid.addWidget(label(self.tr("SHA-256"), "muted"), 4, 0)
+        grid.addWidget(self.hash, 4, 1)
+        grid.addWidget(label(self.tr("File"), "muted"), 5, 0)
+        grid.addWidget(self.path, 5, 1, 1, 3)
+        grid.setColumnStretch(1, 1)
+        grid.setColumnStretch(3, 1)
+        self.empty = EmptyState(
+            "models",
+            self.tr("No model selected"),
+            self.tr("Choose a GGUF file of a chat model. It is read, not copied, and stays where it is."),
+            button(self.tr("Choose a GGUF file…"), self.choose, kind="primary"),
+        )
+        self.body = QStackedWidget()
+        self.body.addWidget(self.facts)
+        self.body.addWidget(self.empty)
+        self.card.body.addWidget(self.body)
+
+    # --- showing ------------------------------------------------------------------------------------------------------
+
+    def _show_status(self, status: NodeStatus | None) -> None:
+        if status is None:
+            return
+        engine, model = status.engine, status.engine.model
+        word, tone = self._state(engine.state)
+        set_text(self.state_badge, word)
+        set_tone(self.state_badge, tone, "badge")
+        set_text(self.name, model.name if model else self.tr("No model is loaded"))
+        set_text(self.detail, engine.detail)
+        self.detail.setVisible(bool(engine.detail))
+        self.progress.setVisible(engine.state is EngineState.LOADING)
+        self.progress.setValue(round(engine.load_progress * 100))
+        is_empty = model is None and engine.state is EngineState.NO_MODEL
+        self.body.setCurrentIndex(1 if is_empty else 0)
+        self._show_model(model)
+        set_text(
+            self.values["streams"],
+            self.tr("{active} of {all}").format(active=engine.active_streams, all=engine.parallel_streams),
+        )
+        set_text(self.values["rate"], fmt.rate(engine.tokens_per_second))
+        set_text(self.values["restarts"], str(engine.restarts))
+
+    def _state(self, state: EngineState) -> tuple[str, Tone]:
+        return {
+            EngineState.READY: (self.tr("Loaded"), Tone.OK),
+            EngineState.LOADING: (self.tr("Loading"), Tone.BUSY),
+            EngineState.RESTARTING: (self.tr("Restarting"), Tone.WARNING),
+            EngineState.FAILED: (self.tr("Failed"), Tone.ERROR),
+            EngineState.NO_MODEL: (self.tr("None"), Tone.QUIET),
+            EngineState.STOPPED: (self.tr("Stopped"), Tone.QUIET),
+        }[state]
+
+    def _show_model(self, model: ModelInfo | None) -> None:
+        texts = dict.fromkeys(("size", "parameters", "quantisation", "context", "layers"), fmt.UNKNOWN)
+        if model is not None:
+            texts = {
+                "size": fmt.size(model.size_bytes),
+                "parameters": fmt.parameters(model.parameter_count),
+                "quantisation": model.quantisation,
+                "context": self.tr("{tokens} tokens").format(tokens=fmt.count(model.context_window)),
+                "layers": self._layers(model),
+            }
+        for name, text in texts.items():
+            set_text(self.values[name], text)
+        self.hash.show_value(model.sha256 if model else "")
+        self.path.show_value(model.path if model else "")
+
+    def _layers(self, model: ModelInfo) -> str:
+        if model.gpu_layers == 0:
+            return self.tr("none: runs on the CPU")
+        share = self.tr("{gpu} of {all}").format(gpu=model.gpu_layers, all=model.layer_count)
+        return (
+            share
+            if model.gpu_layers >= model.layer_count
+            else self.tr("{share}: the rest on the CPU, slower").format(share=share)
+        )
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Look at the files when the page opens."""
+        super().showEvent(event)
+        if not self.found.rowCount():
+            self.rescan()
+
+    def rescan(self) -> None:
+        """Look for model files beside the loaded one and in the data directory."""
+        node, status = self.bridge.node, self.bridge.status
+        if node is None or status is None:
+            return
+        folders = [Path(status.data_dir) / "models"]
+        loaded = Path(status.engine.model.path) if status.engine.model else None
+        if loaded is not None:
+            folders.append(loaded.parent)
+        self.bridge.run(_find(node, folders, loaded), done=self._show_files, busy=self.rescan_button)
+
+    def _show_files(self, files: list[FoundFile]) -> None:
+        self.found.show({str(file.path): file for file in files})
+
+    def _choose_row(self) -> None:
+        file: FoundFile | None = chosen_row(self.table)
+        self.load_button.setEnabled(file is not None and file.is_usable and not file.is_loaded)
+
+    def choose(self) -> None:
+        """Ask for a file and load it."""
+        choose_file(self, self.tr("Choose a model"), self.tr("Models (*.gguf)"), self.load)
+
+    def _load_chosen(self) -> None:
+        file: FoundFile | None = chosen_row(self.table)
+        if file is not None:
+            self.load(file.path)
+
+    def load(self, path: Path) -> None:
+        """Serve this file once running requests have ended."""
+        node = self.bridge.node
+        if node is None:
+            return
+        done = self.tr("{name} is served from now on.").format(name=path.stem)
+        self.bridge.noticed.emit(self.tr("{name} is loaded after the running requests.").format(name=path.stem))
+
+        def loaded(_: None) -> None:
+            self.bridge.noticed.emit(done)
+            self.rescan()
+
+        self.bridge.run(node.load_model(path), done=loaded, busy=self.choose_button)
+
+
+async def _find(node: HostNode, folders: list[Path], loaded: Path | None) -> list[FoundFile]:
+    paths = await asyncio.to_thread(_list, folders)
+    found = []
+    for path, size_bytes in paths:
+        try:
+            header = await node.inspect_model(path)
+        except FabstirError as error:
+            found.append(FoundFile(path, size_bytes, str(error), is_usable=False, is_loaded=False))
+            continue
+        parts = [getattr(header, "architecture", ""), getattr(header, "quantisation", "")]
+        detail = " ".join(str(part) for part in parts if part)
+        found.append(FoundFile(path, size_bytes, detail, is_usable=True, is_loaded=path == loaded))
+    return found
+
+
+def _list(folders: list[Path]) -> list[tuple[Path, int]]:
+    paths = {path.resolve() for folder in folders if folder.is_dir() for path in folder.glob("*.gguf")}
+    return [(path, path.stat().st_size) for path in sorted(paths)[:_FILES_SHOWN]]
+
+
+class _FilesModel(KeyedTableModel[FoundFile]):
+    """Model files by path."""
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__((), parent)
+        self._columns = (
+            Column(
+                self.tr("File"),
+                lambda file: file.path.name,
+                lambda file: file.path.name,
+                tip=lambda file: str(file.path),
+            ),
+            Column(
+                self.tr("Size"), lambda file: fmt.size(file.size_bytes), lambda file: file.size_bytes, is_number=True
+            ),
+            Column(
+                self.tr("What it is"), lambda file: file.detail, lambda file: file.detail, tip=lambda file: file.detail
+            ),
+            Column(self.tr("State"), self._state, self._state),
+        )
+
+    def _state(self, file: FoundFile) -> str:
+        if file.is_loaded:
+            return self.tr("✓  Loaded")
+        return self.tr("○  At hand") if file.is_usable else self.tr("✕  Not usable")

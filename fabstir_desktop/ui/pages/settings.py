@@ -1,0 +1,187 @@
+"""Every setting of the file, in groups, with effect and default; what the environment decides is locked and says so."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from PySide6.QtCore import QUrl, Signal
+from PySide6.QtGui import QDesktopServices, QShowEvent
+from PySide6.QtWidgets import QLineEdit
+
+from fabstir_desktop.settings import editable_fields, source_of
+from fabstir_desktop.ui.bridge import Bridge
+from fabstir_desktop.ui.pages.page import Page
+from fabstir_desktop.ui.pages.setting_row import SettingRow
+from fabstir_desktop.ui.widgets.basics import Card, button, label, row, rule
+
+
+class SettingsPage(Page):
+    """Changes are stored at once; each row says when they take effect."""
+
+    settingStored = Signal(str, object)
+    """Name and value of what takes effect from now on."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__(bridge)
+        self._stored: dict[str, Any] = {}
+        self.search = QLineEdit()
+        self.search.setPlaceholderText(self.tr("Find a setting"))
+        self.search.setAccessibleName(self.search.placeholderText())
+        self.search.setClearButtonEnabled(True)
+        self.search.textChanged.connect(self._filter)
+        self.wizard_button = button(self.tr("First steps again…"))
+        folder = button(self.tr("Open data folder"), self._open_folder, icon="folder")
+        layout = self.lay_out(self.tr("Settings"), self.search, self.wizard_button, folder)
+        self.restart_note = label(self.tr("Stored. Some changes take effect at the next start."), wrap=True)
+        self.restart_note.setVisible(False)
+        layout.addWidget(self.restart_note)
+        self.row_by_name: dict[str, SettingRow] = {}
+        self._cards: list[tuple[Card, list[str]]] = []
+        for title, names in self._groups():
+            card = Card(title)
+            for place, name in enumerate(names):
+                if place:
+                    card.body.addWidget(rule())
+                card.body.addWidget(self._make_row(name))
+            self._cards.append((card, names))
+            layout.addWidget(card)
+        layout.addLayout(row(label(self.tr("The file is settings.toml in the data folder."), "muted"), None))
+        layout.addStretch(1)
+
+    def _groups(self) -> list[tuple[str, list[str]]]:
+        groups = [
+            (self.tr("GENERAL"), ["close_action", "start_hidden", "appearance", "log_level"]),
+            (
+                self.tr("SERVING"),
+                [
+                    "model_path",
+                    "context_window",
+                    "gpu_layers",
+                    "threads",
+                    "max_parallel",
+                    "api_host",
+                    "api_port",
+                    "api_origins",
+                    "free_use",
+                    "session_grace_seconds",
+                    "session_idle_seconds",
+                ],
+            ),
+            (
+                self.tr("CLAIMS"),
+                [
+                    "checkpoint_threshold",
+                    "confirmations",
+                    "max_fee_gwei",
+                    "max_unproven_tokens",
+                    "settlement_poll_seconds",
+                ],
+            ),
+            (
+                self.tr("NETWORK"),
+                ["rpc_url", "chain_id", "settlement_contract", "contract_proof_system", "contract_job_marketplace"],
+            ),
+        ]
+        fields = list(editable_fields())
+        known = {name for _, names in groups for name in names}
+        found = [(title, [name for name in names if name in fields]) for title, names in groups]
+        others = [name for name in fields if name not in known]
+        return [*found, (self.tr("OTHER"), others)] if others else found
+
+    def _titles(self) -> dict[str, str]:
+        return {
+            "close_action": self.tr("Closing the window"),
+            "start_hidden": self.tr("Start hidden"),
+            "appearance": self.tr("Light or dark"),
+            "log_level": self.tr("Log level"),
+            "model_path": self.tr("Model file"),
+            "context_window": self.tr("Context window"),
+            "gpu_layers": self.tr("Layers on the GPU"),
+            "threads": self.tr("CPU threads"),
+            "max_parallel": self.tr("Prompts at a time"),
+            "api_host": self.tr("Address to listen on"),
+            "api_port": self.tr("Port"),
+            "api_origins": self.tr("Web origins"),
+            "free_use": self.tr("Prompts without a job"),
+            "session_grace_seconds": self.tr("Time to reconnect (seconds)"),
+            "session_idle_seconds": self.tr("Idle session ends after (seconds)"),
+            "checkpoint_threshold": self.tr("Tokens a checkpoint"),
+            "confirmations": self.tr("Confirmations"),
+            "max_fee_gwei": self.tr("Fee cap (gwei)"),
+            "max_unproven_tokens": self.tr("Unproven tokens a job may gather"),
+            "settlement_poll_seconds": self.tr("Look at the chain every (seconds)"),
+            "rpc_url": self.tr("RPC endpoints"),
+            "chain_id": self.tr("Chain id"),
+            "settlement_contract": self.tr("Contract that claims go to"),
+            "contract_proof_system": self.tr("ProofSystem contract"),
+            "contract_job_marketplace": self.tr("JobMarketplace contract"),
+        }
+
+    def _make_row(self, name: str) -> SettingRow:
+        title = self._titles().get(name, name.replace("_", " ").capitalize())
+        made = SettingRow(name, title, editable_fields()[name])
+        made.storeRequested.connect(self._store)
+        self.row_by_name[name] = made
+        return made
+
+    # --- showing ------------------------------------------------------------------------------------------------------
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Show the values in use and where they come from."""
+        super().showEvent(event)
+        self.reload()
+
+    def reload(self) -> None:
+        """Read values and sources again."""
+        node = self.bridge.node
+        if node is None:
+            return
+        for name, shown in self.row_by_name.items():
+            shown.show_value(self._stored.get(name, getattr(node.settings, name)))
+        overrides = node.overrides
+        self.bridge.run(asyncio.to_thread(_sources, list(self.row_by_name), overrides), done=self._show_sources)
+
+    def _show_sources(self, source_by_name: dict[str, str]) -> None:
+        for name, source in source_by_name.items():
+            self.row_by_name[name].show_source(source)
+
+    def _filter(self, text: str) -> None:
+        words = text.strip().lower()
+        for card, names in self._cards:
+            matching = 0
+            for name in names:
+                shown = self.row_by_name[name]
+                wanted = f"{name} {shown.title.text()} {shown.description.text()}".lower()
+                shown.setVisible(words in wanted)
+                matching += words in wanted
+            card.setVisible(matching > 0)
+
+    # --- storing ------------------------------------------------------------------------------------------------------
+
+    def _store(self, name: str, value: Any) -> None:
+        node = self.bridge.node
+        if node is None:
+            return
+        shown = self.row_by_name[name]
+        shown.show_error("")
+
+        def stored(_: None) -> None:
+            self.restart_note.setVisible(True)
+            in_use = editable_fields()[name].get_default(call_default_factory=True) if value is None else value
+            self._stored[name] = in_use
+            shown.show_value(in_use)
+            self.settingStored.emit(name, in_use)
+            self.bridge.run(
+                asyncio.to_thread(_sources, list(self.row_by_name), node.overrides), done=self._show_sources
+            )
+
+        self.bridge.run(node.save_setting(name, value), done=stored, failed=shown.show_error)
+
+    def _open_folder(self) -> None:
+        if self.bridge.node is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.bridge.node.settings.data_dir)))
+
+
+def _sources(names: list[str], overrides: dict[str, Any]) -> dict[str, str]:
+    return {name: source_of(name, overrides) for name in names}

@@ -1,0 +1,212 @@
+"""The transactions: every attempt that was ever signed, with its state, gas and whole hash."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable, Iterable
+
+from PySide6.QtCore import QPoint, Qt, QUrl
+from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence
+from PySide6.QtWidgets import QButtonGroup, QHBoxLayout, QMenu, QStackedWidget
+
+from fabstir_desktop.jobs.views import TransactionView
+from fabstir_desktop.ui import format as fmt
+from fabstir_desktop.ui.bridge import Bridge
+from fabstir_desktop.ui.dialogs.files import save_text
+from fabstir_desktop.ui.models.sorting import ValueSortProxy
+from fabstir_desktop.ui.models.transactions_table import TransactionsModel, tokens_of
+from fabstir_desktop.ui.pages.page import Page
+from fabstir_desktop.ui.widgets.basics import EmptyState, button, label, row, set_text
+from fabstir_desktop.ui.widgets.tables import choose_row, chosen_row, make_table, sort_newest_first
+
+_FILTERS: dict[str, Callable[[TransactionView], bool]] = {
+    "all": lambda _: True,
+    "waiting": lambda view: view.state in {"signed", "sent", "included"},
+    "confirmed": lambda view: view.state in {"confirmed", "final"},
+    "failed": lambda view: view.state in {"reverted", "dropped"},
+}
+
+
+class TransactionsPage(Page):
+    """All transactions of this host."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__(bridge)
+        self.copy_button = button(self.tr("Copy hash"), self.copy_hash, icon="copy")
+        self.open_button = button(self.tr("Open in explorer"), self.open_in_explorer, icon="open")
+        self.recheck_button = button(self.tr("Check chain now"), self._recheck, icon="refresh")
+        self.export_button = button(self.tr("Save as CSV…"), self._export, icon="download")
+        tools = (self.copy_button, self.open_button, self.recheck_button, self.export_button)
+        layout = self.lay_out(self.tr("Transactions"), *tools, scrolls=False)
+        self.model = TransactionsModel(self)
+        self.proxy = ValueSortProxy(self)
+        self.proxy.setSourceModel(self.model)
+        self.table = make_table(self.proxy, self.tr("Transactions"), (17, 12, 13, 9, 30, 10, 18, 17), stretch=4)
+        sort_newest_first(self.table, TransactionsModel.TIME)
+        self.detail = label("", "muted", wrap=True, selectable=True)
+        self.empty = EmptyState(
+            "transactions",
+            self.tr("No transactions yet"),
+            self.tr(
+                "A checkpoint is sent when a job has gathered enough tokens or its session ends. It then appears here."
+            ),
+        )
+        self.body = QStackedWidget()
+        self.body.addWidget(self.empty)
+        self.body.addWidget(self.table)
+        layout.addLayout(self._make_filters())
+        layout.addWidget(self.body, 1)
+        layout.addWidget(self.detail)
+        self._connect(bridge)
+
+    def _connect(self, bridge: Bridge) -> None:
+        self.table.selectionModel().selectionChanged.connect(lambda *_: self._choose())
+        self.table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.table.customContextMenuRequested.connect(self._open_menu)
+        copy = QAction(self.tr("Copy hash"), self.table)
+        copy.setShortcut(QKeySequence.StandardKey.Copy)
+        copy.setShortcutContext(Qt.ShortcutContext.WidgetShortcut)
+        copy.triggered.connect(lambda _checked=False: self.copy_hash())
+        self.table.addAction(copy)
+        bridge.transactionsChanged.connect(self._show)
+        bridge.tick.connect(self.model.grow_older)
+        self._show(bridge.transactions)
+        self._choose()
+
+    def _make_filters(self) -> QHBoxLayout:
+        names = {
+            "all": self.tr("All"),
+            "waiting": self.tr("Waiting"),
+            "confirmed": self.tr("Confirmed"),
+            "failed": self.tr("Failed"),
+        }
+        group = QButtonGroup(self)
+        line = row(spacing=6)
+        self.button_by_filter = {}
+        for name, text in names.items():
+            made = button(text)
+            made.setCheckable(True)
+            made.setChecked(name == "all")
+            made.clicked.connect(lambda _checked=False, name=name: self.choose_filter(name))
+            group.addButton(made)
+            self.button_by_filter[name] = made
+            line.addWidget(made)
+        line.addStretch(1)
+        return line
+
+    def open_with(self, wanted: str) -> None:
+        """Show a filter by its name, or a transaction by its hash."""
+        if wanted in _FILTERS:
+            self.choose_filter(wanted)
+        elif wanted.startswith("0x"):
+            self.choose_filter("all")
+            choose_row(self.table, self.model.index_of(wanted))
+
+    def choose_filter(self, name: str) -> None:
+        """Show only the transactions of this filter."""
+        self.button_by_filter[name].setChecked(True)
+        self.proxy.choose(_FILTERS[name])
+
+    def _show(self, transactions: list[TransactionView]) -> None:
+        self.model.show({view.tx_hash: view for view in transactions})
+        self.body.setCurrentIndex(1 if transactions else 0)
+        self.export_button.setEnabled(bool(transactions))
+
+    # --- the chosen one -----------------------------------------------------------------------------------------------
+
+    def _choose(self) -> None:
+        view: TransactionView | None = chosen_row(self.table)
+        self.copy_button.setEnabled(view is not None)
+        self.open_button.setEnabled(view is not None and self._link(view) is not None)
+        set_text(self.detail, self._describe(view) if view else self.tr("Choose a transaction to see all of it."))
+
+    def _describe(self, view: TransactionView) -> str:
+        parts = [view.tx_hash, self.tr("nonce {nonce}").format(nonce=view.nonce)]
+        if view.block is not None:
+            parts.append(self.tr("block {block}").format(block=view.block))
+        if view.fee_wei is not None:
+            parts.append(self.tr("fee {fee}").format(fee=fmt.wei(view.fee_wei, exact=True)))
+        claims = [
+            self.tr("job {job}: tokens {start} to {end}").format(job=claim.job_id, start=claim.start, end=claim.end)
+            for claim in view.claims
+        ]
+        replaces = [self.tr("replaces {hash}").format(hash=view.replaces)] if view.replaces else []
+        return "  ·  ".join([*parts, *claims, *replaces, *([view.error] if view.error else [])])
+
+    def _link(self, view: TransactionView) -> str | None:
+        status = self.bridge.status
+        return fmt.explorer_link(status.chain.chain_id, "tx", view.tx_hash) if status else None
+
+    def copy_hash(self) -> None:
+        """Put the chosen transaction's whole hash on the clipboard."""
+        view = chosen_row(self.table)
+        if view is not None:
+            QGuiApplication.clipboard().setText(view.tx_hash)
+            self.bridge.noticed.emit(self.tr("Copied {hash}").format(hash=fmt.short_hash(view.tx_hash)))
+
+    def open_in_explorer(self) -> None:
+        """Open the chosen transaction's page in the browser."""
+        view = chosen_row(self.table)
+        link = self._link(view) if view is not None else None
+        if link is not None:
+            QDesktopServices.openUrl(QUrl(link))
+
+    def _open_menu(self, position: QPoint) -> None:
+        view = chosen_row(self.table)
+        if view is None:
+            return
+        menu = QMenu(self.table)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        menu.addAction(self.tr("Copy hash"), self.copy_hash)
+        opening = menu.addAction(self.tr("Open in explorer"), self.open_in_explorer)
+        opening.setEnabled(self._link(view) is not None)
+        for claim in view.claims:
+            going = menu.addAction(self.tr("Show job {job}").format(job=fmt.short_job(claim.job_id)))
+            wanted = str(claim.job_id)
+            going.triggered.connect(lambda _checked=False, wanted=wanted: self.pageRequested.emit("jobs", wanted))
+        menu.popup(self.table.viewport().mapToGlobal(position))
+
+    def _recheck(self) -> None:
+        if self.bridge.node is not None:
+            done = self.tr("The chain was read again.")
+            self.bridge.run(
+                self.bridge.node.refresh_chain(),
+                done=lambda _: self.bridge.noticed.emit(done),
+                busy=self.recheck_button,
+            )
+
+    def _export(self) -> None:
+        text = write_csv(self.bridge.transactions)
+        save_text(self, self.tr("Save the transactions"), "fabstir-transactions.csv", text, self.bridge)
+
+
+def write_csv(transactions: Iterable[TransactionView]) -> str:
+    """Transactions as text: UTC times, exact integers, whole hashes."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(
+        ["time_utc", "kind", "jobs", "tokens", "state", "nonce", "block", "gas_used", "fee_wei", "tx_hash", "error"]
+    )
+    for view in transactions:
+        writer.writerow(
+            [
+                time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(view.created_at)),
+                view.kind,
+                " ".join(f"{claim.job_id}:{claim.start}-{claim.end}" for claim in view.claims),
+                _or_blank(tokens_of(view)),
+                view.state,
+                view.nonce,
+                _or_blank(view.block),
+                _or_blank(view.gas_used),
+                _or_blank(view.fee_wei),
+                view.tx_hash,
+                view.error or "",
+            ]
+        )
+    return text.getvalue()
+
+
+def _or_blank(value: int | None) -> int | str:
+    return "" if value is None else value

@@ -1,0 +1,57 @@
+"""A table view as all pages want it: quiet, sortable, selecting rows, keeping what the user arranged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from PySide6.QtCore import QModelIndex, QSortFilterProxyModel, Qt
+from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView
+
+from fabstir_desktop.ui.models.keyed_table import ROW_ROLE
+
+
+def make_table(proxy: QSortFilterProxyModel, name: str, widths: Sequence[int], *, stretch: int) -> QTableView:
+    """A table over `proxy`; `widths` are in characters, so that nothing moves while numbers change."""
+    table = QTableView()
+    table.setModel(proxy)
+    table.setAccessibleName(name)
+    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+    table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+    table.setSortingEnabled(True)
+    table.setShowGrid(False)
+    table.setWordWrap(False)
+    table.setTabKeyNavigation(False)
+    table.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+    table.verticalHeader().hide()
+    table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+    table.verticalHeader().setDefaultSectionSize(round(table.fontMetrics().height() * 2.2))
+    header = table.horizontalHeader()
+    header.setHighlightSections(False)
+    header.setSectionsMovable(True)
+    character = table.fontMetrics().horizontalAdvance("0")
+    for place, width in enumerate(widths):
+        table.setColumnWidth(place, width * character + 18)
+    header.setSectionResizeMode(stretch, QHeaderView.ResizeMode.Stretch)
+    header.setMinimumSectionSize(character * 5)
+    return table
+
+
+def chosen_row(table: QTableView) -> Any:
+    """The selected row's value; None if nothing is selected."""
+    rows = table.selectionModel().selectedRows()
+    return rows[0].data(ROW_ROLE) if rows else None
+
+
+def choose_row(table: QTableView, source_index: QModelIndex) -> None:
+    """Select the row of this cell of the source model and scroll to it."""
+    proxy = table.model()
+    if isinstance(proxy, QSortFilterProxyModel) and source_index.isValid():
+        index = proxy.mapFromSource(source_index)
+        table.selectRow(index.row())
+        table.scrollTo(index)
+
+
+def sort_newest_first(table: QTableView, column: int) -> None:
+    """Begin with the newest on top."""
+    table.sortByColumn(column, Qt.SortOrder.DescendingOrder)
