@@ -6,6 +6,7 @@ themselves where that was forgotten. Node and npm come from the Python package `
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import subprocess
@@ -17,6 +18,7 @@ from filelock import FileLock
 NODE_DIR = Path(__file__).resolve().parent / "node"
 MODULES = NODE_DIR / "node_modules"
 INSTALL_LIMIT_S = 300.0
+_STAMP = MODULES / ".installed-from"
 
 
 class NodeToolsError(RuntimeError):
@@ -56,17 +58,15 @@ def solc_command() -> list[str]:
 
 
 def is_installed() -> bool:
-    """Tell whether node_modules holds what the lock file names (npm keeps its own copy of the lock in there)."""
-    installed = MODULES / ".package-lock.json"
-    return installed.is_file() and installed.stat().st_mtime >= (NODE_DIR / "package-lock.json").stat().st_mtime
+    """Tell whether node_modules was installed from the lock file as it is now."""
+    return _STAMP.is_file() and _STAMP.read_text(encoding="ascii") == _lock_digest()
 
 
 def ensure_installed() -> None:
     """Install once, also when several test processes start together. Raises NodeToolsError when it fails."""
     if is_installed():
         return
-    lock = FileLock(NODE_DIR / ".install.lock", timeout=INSTALL_LIMIT_S)
-    with lock:
+    with FileLock(NODE_DIR / ".install.lock", timeout=INSTALL_LIMIT_S):
         if not is_installed():
             _install()
 
@@ -84,7 +84,11 @@ def _install() -> None:
     )
     if result.returncode != 0:
         raise NodeToolsError(f"npm install in {NODE_DIR} failed: {result.stderr.strip()[-800:]}")
-    (MODULES / ".package-lock.json").touch()
+    _STAMP.write_text(_lock_digest(), encoding="ascii")
+
+
+def _lock_digest() -> str:
+    return hashlib.sha256((NODE_DIR / "package-lock.json").read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":
