@@ -69,6 +69,8 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("\nbootstrap: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
+    if command == "test":
+        os.chdir(ROOT)  # the demo stays where its caller is, whose paths it may be given
     return run_program(program(command, arguments[1:]))
 
 
@@ -181,7 +183,7 @@ def ensure_installed(lock: str, what: str, options: list[str], covers: tuple[str
     if "llama-cpp-python" in (LOCKS / lock).read_text(encoding="utf-8") and not venv_works(["-c", FIND_LLAMA]):
         say("llama.cpp is compiled for this machine: about 3 minutes on two cores, once")
     pip(["install", *options, "-r", str(LOCKS / lock)])
-    write_stamp(**{lock: digest}, **{covered: digest_of(LOCKS / covered) for covered in covers})
+    write_stamp(**{name: digest_of(LOCKS / name) for name in {lock, *covers}})
 
 
 FIND_LLAMA = "import importlib.util, sys; sys.exit(importlib.util.find_spec('llama_cpp') is None)"
@@ -317,7 +319,6 @@ def try_lock(descriptor: int) -> bool:
 def run_program(command: list[str]) -> int:
     """Become the program where that is possible, so that signals and the exit code are its own."""
     environment = clean_environment()
-    os.chdir(ROOT)
     sys.stdout.flush()
     if not WINDOWS:
         os.execve(command[0], command, environment)  # noqa: S606 - does not return
