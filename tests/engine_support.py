@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from fabstir_desktop.errors import ContextOverflow, EngineBusy, GenerationError, ModelUnavailable, WorkerCrashed
 from fabstir_desktop.feed import Feed
+from fabstir_desktop.inference.client import EngineClient
+from fabstir_desktop.inference.options import EngineOptions
 from fabstir_desktop.jobs.events import EngineChanged
 from fabstir_desktop.jobs.generation import (
     Accepted,
+    Engine,
     EngineState,
     EngineStatus,
     Finished,
     FinishReason,
     GenerationEvent,
     GenerationRequest,
+    Message,
     ModelInfo,
     Piece,
+    SamplingParameters,
 )
 
 SMALL_MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -206,3 +214,63 @@ class ScriptedEngine:
         self._status = replace(self._status, **changes)  # type: ignore[arg-type]
         if self._feed is not None:
             self._feed.publish(EngineChanged(self._status))
+
+
+@dataclass(slots=True)
+class Answer:
+    """A whole answer, gathered."""
+
+    accepted: Accepted | None = None
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    finish_reason: str = ""
+    first_token_s: float = 0.0
+    total_s: float = 0.0
+
+
+async def collect(engine: Engine, request: GenerationRequest, answer: Answer | None = None) -> Answer:
+    """Read a request to its end. With `answer` given, what came before an error stays visible in it."""
+    answer = Answer() if answer is None else answer
+    started = time.perf_counter()
+    async for event in engine.generate(request):
+        if isinstance(event, Accepted):
+            answer.accepted = event
+            continue
+        answer.text += event.text
+        if isinstance(event, Piece):
+            answer.first_token_s = answer.first_token_s or time.perf_counter() - started
+            answer.token_ids += event.token_ids
+        else:
+            answer.finish_reason = event.finish_reason
+    answer.total_s = time.perf_counter() - started
+    return answer
+
+
+_numbers = itertools.count(1)
+
+
+def ask(prompt: str, max_tokens: int = 16, **changes: Any) -> GenerationRequest:
+    """A request with a fresh id; `changes` go to its sampling where they are named there, else to the request itself."""
+    sampling = SamplingParameters(
+        **{"temperature": 0.0, **{key: changes.pop(key) for key in list(changes) if hasattr(SamplingParameters, key)}}
+    )
+    messages = changes.pop("messages", (Message("user", prompt),))
+    return GenerationRequest(f"request-{next(_numbers)}", messages, max_tokens, sampling, **changes)
+
+
+async def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0, what: str = "the condition") -> None:
+    """Wait for a condition, looking every few milliseconds; fails with `what` when it does not come."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come within {timeout_s} s"
+        await asyncio.sleep(0.005)
+
+
+async def ready_engine(feed: Feed | None = None, **changes: Any) -> EngineClient:
+    """A started engine with the small model. The caller stops it."""
+    options = EngineOptions(small_model_path(), **{"context_window": 1024, "threads": 2, **changes})
+    engine = EngineClient(options, feed or Feed())
+    await engine.start()
+    await wait_until(lambda: engine.status.state in (EngineState.READY, EngineState.FAILED), 60, "the model")
+    assert engine.status.state is EngineState.READY, engine.status.detail
+    return engine

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from fabstir_desktop.inference import wire
+from fabstir_desktop.inference.answers import Answer
 from fabstir_desktop.inference.llama import Batch, ContextOptions, DecodeError, LlamaContext, LlamaModel, Sampler
 from fabstir_desktop.inference.preparation import Prepared
 from fabstir_desktop.inference.scheduler import (
@@ -21,23 +22,19 @@ from fabstir_desktop.inference.scheduler import (
     Scheduler,
     Stream,
 )
-from fabstir_desktop.inference.text import StreamText
 
 TOLERABLE_GAP_S = 0.15
 """How long the tokens of running streams may stop for a newcomer's prompt."""
 SMALLEST_CHUNK_TOKENS = 16
 
 
-@dataclass(slots=True)
-class Answer:
+@dataclass(frozen=True, slots=True)
+class Running:
     """What a running stream needs beside its place in the batch."""
 
     stream: Stream
     sampler: Sampler
-    text: StreamText
-    allowed_tokens: int
-    ends_at_window: bool
-    made_tokens: int = 0
+    answer: Answer
 
 
 class SessionCache:
@@ -80,7 +77,7 @@ class EngineCore:
         self._options = options
         self._cache = SessionCache(cache_bytes)
         self._batch = Batch(options.batch_tokens)
-        self._answers: dict[int, Answer] = {}
+        self._running: dict[int, Running] = {}
         self._prefill_rate = 0.0  # tokens a second, measured
         self._prefix = prefix
         self._context = LlamaContext(model, options)
@@ -91,7 +88,7 @@ class EngineCore:
     @property
     def busy(self) -> bool:
         """Whether a step has anything to do."""
-        return any(not answer.stream.held or answer.stream.next_id is None for answer in self._answers.values())
+        return any(not running.stream.held or running.stream.next_id is None for running in self._running.values())
 
     def begin(self, prepared: Prepared, report: StepReport) -> None:
         """Let a request join the batch."""
@@ -99,28 +96,26 @@ class EngineCore:
         room = self.window - len(prepared.prompt_ids)
         owner = (begin.job_key, begin.cache_key) if begin.cache_key is not None else None
         stream = Stream(begin.stream, prepared.prompt_ids, begin.job_key, owner)
-        self._answers[begin.stream] = Answer(
+        self._running[begin.stream] = Running(
             stream,
             Sampler(begin.sampling, self._model.vocabulary_size),
-            StreamText(begin.stop),
-            min(begin.max_tokens, room),
-            room < begin.max_tokens,
+            Answer(min(begin.max_tokens, room), begin.stop),
         )
         report.accepted.append(wire.Accepted(begin.stream, list(prepared.prompt_ids)))
         self._carry_out(self._scheduler.join(stream))
 
     def cancel(self, number: int, report: StepReport) -> bool:
         """End a stream now; False if there is none of this number."""
-        if number not in self._answers:
+        if number not in self._running:
             return False
         self._end(number, "cancelled", report)
         return True
 
     def hold(self, number: int, held: bool) -> None:
         """Let a stream rest, or go on."""
-        answer = self._answers.get(number)
-        if answer is not None:
-            answer.stream.held = held
+        running = self._running.get(number)
+        if running is not None:
+            running.stream.held = held
 
     def step(self, report: StepReport) -> None:
         """One decode step. A failure of llama.cpp ends all streams and rebuilds the context."""
@@ -133,8 +128,8 @@ class EngineCore:
 
     def close(self) -> None:
         """Free what belongs to llama.cpp."""
-        for answer in self._answers.values():
-            answer.sampler.close()
+        for running in self._running.values():
+            running.sampler.close()
         self._context.close()
 
     def _compute(self, report: StepReport) -> None:
@@ -158,26 +153,21 @@ class EngineCore:
 
     def _take_token(self, row: Row, index: int, report: StepReport) -> None:
         number = row.stream.number
-        answer = self._answers[number]
-        token = answer.sampler.sample(self._context, index)
-        if self._model.is_end(token):
-            self._end(number, "stop", report)
-            return
-        answer.made_tokens += 1
-        text = answer.text.push(self._model.piece(token))
-        report.pieces.append((number, token, text))
-        if answer.text.stopped:
-            self._end(number, "stop", report)
-        elif answer.made_tokens >= answer.allowed_tokens:
-            self._end(number, "length", report)
+        running = self._running[number]
+        token = running.sampler.sample(self._context, index)
+        taken = running.answer.take(None if self._model.is_end(token) else self._model.piece(token))
+        if taken.is_billed:
+            report.pieces.append((number, token, taken.text))
+        if taken.ending is not None:
+            self._end(number, taken.ending, report)
         else:
             self._scheduler.sampled(row, token)
 
     def _end(self, number: int, reason: str, report: StepReport) -> None:
-        answer = self._answers.pop(number)
-        answer.sampler.close()
+        running = self._running.pop(number)
+        running.sampler.close()
         self._scheduler.leave(number)
-        report.ended.append(wire.Ended(number, reason, answer.text.finish()))
+        report.ended.append(wire.Ended(number, reason, running.answer.finish()))
 
     # --- pace ------------------------------------------------------------------------------------------------------
 
@@ -255,10 +245,10 @@ class EngineCore:
 
     def _rebuild(self, reason: str, report: StepReport) -> None:
         """After a failed step nothing in the context is trusted."""
-        for number, answer in list(self._answers.items()):
-            answer.sampler.close()
+        for number, running in list(self._running.items()):
+            running.sampler.close()
             report.refused.append(wire.Refused(number, wire.BROKEN, reason))
-        self._answers.clear()
+        self._running.clear()
         self._cache.clear()
         self._context.close()
         self._context = LlamaContext(self._model, self._options)

@@ -273,6 +273,7 @@ class Supervisor:
         if self.state is EngineState.READY:
             # At once, not when the task gets its turn: a request that comes now must wait for the next worker.
             self.state = EngineState.LOADING if life.expected else EngineState.RESTARTING
+            self.detail = "" if life.expected else f"the model process ended: {death.cause}"
         for future in (life.news, life.dead):
             if not future.done():
                 future.set_result(death)
