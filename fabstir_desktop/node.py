@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 from fabstir_desktop import __version__
 from fabstir_desktop.errors import EnvironmentFault, FabstirError
 from fabstir_desktop.feed import Feed
-from fabstir_desktop.inference.client import EngineClient, engine_options
+from fabstir_desktop.inference.client import EngineClient
 from fabstir_desktop.inference.model_files import ModelFile, inspect_model
+from fabstir_desktop.inference.options import EngineOptions
 from fabstir_desktop.jobs.diagnosis import DERIVED_CODES, derive_problems, describe_state
 from fabstir_desktop.jobs.events import (
     ChainChanged,
@@ -69,7 +70,7 @@ class HostNode:
         self.started_at = time.time()
         self.on_raise_window: Callable[[], None] | None = None
         self.on_quit: Callable[[], None] | None = None
-        self._engine = engine or EngineClient(engine_options(settings), self.feed)
+        self._engine = engine or EngineClient(EngineOptions.from_settings(settings), self.feed)
         self._wallet = Wallet(settings.data_dir, environment_key=settings.host_private_key)
         self._problems = ProblemList()
         self._state = ServingState.STOPPED
