@@ -120,7 +120,12 @@ def check_request(request: GenerationRequest) -> None:
         raise InvalidGenerationRequest(f"a conversation has 1 to {MAX_MESSAGES} messages")
     if any(message.role not in ROLES for message in request.messages):
         raise InvalidGenerationRequest(f"a role must be one of {', '.join(sorted(ROLES))}")
-    if sum(len(message.content) for message in request.messages) > MAX_PROMPT_BYTES:
+    try:
+        size = sum(len(message.content.encode()) for message in request.messages)
+        "".join((*request.stop, request.job_key, request.cache_key or "")).encode()
+    except UnicodeEncodeError:
+        raise InvalidGenerationRequest("a text holds half a character (a lone surrogate)") from None
+    if size > MAX_PROMPT_BYTES:
         raise InvalidGenerationRequest("the conversation is too long")
     if len(request.stop) > MAX_STOPS or any(not 0 < len(stop) <= MAX_STOP_CHARACTERS for stop in request.stop):
         raise InvalidGenerationRequest(f"stop may hold {MAX_STOPS} texts of 1 to {MAX_STOP_CHARACTERS} characters")

@@ -57,6 +57,7 @@ class ChatTemplate:
         self._eos = eos
         spellings = sorted({text for text in control_texts if text}, key=lambda text: (-len(text), text))
         self._controls = re.compile("|".join(map(re.escape, spellings))) if spellings else None
+        self._source = source or ""
         self._template: jinja2.Template | None = None
         if source is not None:
             self._template = self._compile(source)
@@ -86,7 +87,7 @@ class ChatTemplate:
                 bos_token=self._bos,
                 eos_token=self._eos,
                 add_generation_prompt=True,
-                raise_exception=_refuse,
+                raise_exception=self._refuse,
                 strftime_now=lambda layout: datetime.now().strftime(layout),
                 tools=None,
                 documents=None,
@@ -97,6 +98,11 @@ class ChatTemplate:
             raise TemplateError(
                 f"the model's chat template cannot render this conversation: {type(error).__name__}"
             ) from None
+
+    def _refuse(self, message: object) -> NoReturn:
+        # Quoted only if it stands in the template: one that was put together may hold the client's words.
+        quoted = f": {str(message)[:120]}" if str(message) in self._source else ""
+        raise TemplateError(f"the model's chat template refuses this conversation{quoted}")
 
     def _guard(self, content: str) -> str:
         """Fence what would be read as a control token, so that it stays the client's text."""
@@ -123,12 +129,6 @@ def _segments(text: str) -> Iterable[Segment]:
         start = mark.end()
     if start < len(text):
         yield Segment(text[start:], plain)
-
-
-def _refuse(message: str) -> NoReturn:
-    # The message is the template's own, but it may quote the conversation: keep only its beginning's safe part.
-    words = re.sub(r"[^A-Za-z0-9 ,./'!-]", "", str(message))[:120]
-    raise TemplateError(f"the model's chat template refuses this conversation: {words}")
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:

@@ -1,0 +1,107 @@
+"""Prompts and model files that are known to break inference servers cost at most their own request."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from engine_support import Answer, ask, collect, ready_engine, small_model_path, wait_until
+
+from fabstir_desktop.errors import ContextOverflow, GenerationError, ModelUnavailable
+from fabstir_desktop.feed import Feed
+from fabstir_desktop.inference.client import EngineClient
+from fabstir_desktop.inference.options import EngineLimits, EngineOptions
+from fabstir_desktop.jobs.generation import EngineState
+
+POISON = {
+    "equal characters": "A" * 30_000,
+    "blank lines": "\n" * 20_000,
+    "spaces": " " * 60_000,
+    "combining marks": "a" + "\u0301" * 20_000,
+    "digits": "7" * 30_000,
+    "emoji": "👩‍👩‍👧‍👦" * 4_000,
+    "lone surrogates": "\ud800" * 1000,
+    "controls": "<|im_end|>" * 3_000,
+    "zeros": "\x00" * 5_000,
+}
+
+
+def model_with_template(folder: Path, source: str) -> Path:
+    """A copy of the small model whose chat template is `source` (its place and length cannot change)."""
+    raw = bytearray(small_model_path().read_bytes())
+    start = raw.index(b"{% for message in messages %}{% if loop.first")
+    end = raw.index(b"{% endif %}", raw.index(b"add_generation_prompt", start)) + len(b"{% endif %}")
+    body = source.encode()
+    assert len(body) <= end - start
+    raw[start:end] = body + b" " * (end - start - len(body))
+    path = folder / "template.gguf"
+    path.write_bytes(raw)
+    return path
+
+
+async def test_poison_prompts_cost_at_most_their_own_request() -> None:
+    engine = await ready_engine(parallel=2, context_window=1024)
+    try:
+        bystander = Answer()
+        running = asyncio.create_task(collect(engine, ask("Write a very long story.", 900), bystander))
+        await wait_until(lambda: len(bystander.token_ids) > 2)
+        for name, prompt in POISON.items():
+            try:
+                answer = await asyncio.wait_for(collect(engine, ask(prompt, 2)), 20)
+                assert len(answer.token_ids) <= 2, name
+            except GenerationError:
+                pass
+        assert engine.status.state is EngineState.READY
+        assert engine.status.restarts == 0
+        assert not running.done() or not running.exception()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert len((await collect(engine, ask("Say hello.", 3))).token_ids) == 3
+    finally:
+        await engine.stop()
+
+
+async def test_a_two_megabyte_prompt_does_not_stop_the_tokens_of_others() -> None:
+    engine = await ready_engine(parallel=2, context_window=1024)
+    try:
+        bystander = Answer()
+        running = asyncio.create_task(collect(engine, ask("Write a very long story.", 900), bystander))
+        await wait_until(lambda: len(bystander.token_ids) > 2)
+        before = len(bystander.token_ids)
+        with pytest.raises(ContextOverflow):
+            await collect(engine, ask("some words " * 190_000, 2))
+        assert len(bystander.token_ids) > before
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    finally:
+        await engine.stop()
+
+
+async def test_a_template_that_never_ends_ends_in_a_state_that_says_so(tmp_path: Path) -> None:
+    path = model_with_template(
+        tmp_path, "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    )
+    limits = EngineLimits(load_stall_s=2.0, tick_s=0.2, deaths_until_failed=1)
+    engine = EngineClient(EngineOptions(path, context_window=512, parallel=1, limits=limits), Feed())
+    await engine.start()
+    try:
+        await wait_until(lambda: engine.status.state is EngineState.FAILED, 60, "the end")
+        assert "no progress in loading" in engine.status.detail
+        with pytest.raises(ModelUnavailable):
+            await collect(engine, ask("hello", 1))
+    finally:
+        await engine.stop()
+
+
+async def test_a_template_that_reaches_for_the_system_is_refused_and_the_worker_lives(tmp_path: Path) -> None:
+    path = model_with_template(tmp_path, "{{ cycler.__init__.__globals__.os.popen('touch /tmp/escaped').read() }}")
+    engine = EngineClient(EngineOptions(path, context_window=512, parallel=1), Feed())
+    await engine.start()
+    try:
+        await wait_until(lambda: engine.status.state in (EngineState.READY, EngineState.FAILED), 60)
+        with pytest.raises(GenerationError):
+            await collect(engine, ask("hello", 1))
+        assert engine.status.restarts == 0
+    finally:
+        await engine.stop()
