@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from fabstir_desktop.errors import ChainError, FabstirError, LedgerError, SignerLocked
+from fabstir_desktop.errors import Bug, ChainError, FabstirError, LedgerError, SignerLocked
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.claims import Claim, ClaimReason, ClaimState, Payment
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 PARALLEL_CLAIMS = 8
 FORCE_LIMIT_S = 20.0
 IDLE_S = 15.0
+BUG_RETRY_S = 60.0
 WAITING_STATES = (ClaimState.PLANNED, ClaimState.HELD)
 LONGEST_BACKOFF_S = 5.0
 STRENGTH = {
@@ -99,6 +100,7 @@ class CheckpointManager:
         self._idle = asyncio.Event()
         self._finality_at = 0.0
         self._failures = 0
+        self._made = 0
         self.recovered = False
         self.open_claims = 0
         """Claims on their way, as last seen."""
@@ -180,7 +182,7 @@ class CheckpointManager:
                 level = logging.WARNING if self._failures == 1 else logging.DEBUG
                 log.log(level, "checkpoints wait: %s", error)
                 self._on_trouble()
-            except FabstirError:
+            except Exception:  # noqa: BLE001 - settlement must go on; the log has the cause
                 self._failures += 1
                 pause_s = LONGEST_BACKOFF_S
                 log.exception("a step of settlement failed; it is tried again")
@@ -198,9 +200,10 @@ class CheckpointManager:
             await self._parts.recovery.run()
             self.recovered = True
             await self.claim_unclaimed()
+        made = self._made
         await self._resume_planned()
         await self._make_due()
-        if progress.open_slots or self._due:
+        if progress.open_slots or self._made != made:
             progress = await self._look()
         elif progress.head is not None or self._parts.payments.is_stale:
             await self._parts.payments.poll(progress.head)
@@ -326,8 +329,12 @@ class CheckpointManager:
         except (ChainError, LedgerError, SignerLocked) as error:
             self._on_trouble()
             return self._postpone(job_id, fallback, self._poll_s, str(error))
+        except Bug as error:
+            log.exception("claiming job %d failed; other jobs go on", job_id)
+            return self._postpone(job_id, fallback, BUG_RETRY_S, str(error))
         entry = self._due.pop(job_id, None)
         if isinstance(result, Submitted):
+            self._made += 1
             account = await self._parts.ledger.account(job_id)
             if account is not None:
                 self._on_account(account)
