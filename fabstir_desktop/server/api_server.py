@@ -1,0 +1,355 @@
+"""The server: carries what happens on sockets to the protocol, and carries out what it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any, Final, assert_never
+
+from websockets.asyncio.server import Server, ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+from fabstir_desktop import __version__
+from fabstir_desktop.errors import EnvironmentFault, FabstirError
+from fabstir_desktop.feed import Feed
+from fabstir_desktop.jobs.accounting import Accountant
+from fabstir_desktop.jobs.claims import ClaimState
+from fabstir_desktop.jobs.events import ClaimChanged, RequestChanged
+from fabstir_desktop.jobs.generation import Engine
+from fabstir_desktop.jobs.status import ServerStatus, StatusSource
+from fabstir_desktop.server.access import Access
+from fabstir_desktop.server.actions import (
+    Abandon,
+    Action,
+    Cancel,
+    CloseSocket,
+    EndSession,
+    JobContested,
+    Reply,
+    Start,
+)
+from fabstir_desktop.server.answering import Answering, Run
+from fabstir_desktop.server.decoder import decode_frame
+from fabstir_desktop.server.door import Door, peer_of
+from fabstir_desktop.server.frames import ProtocolError, ReplyWriter, Usage, checkpoint_frame, error_frame
+from fabstir_desktop.server.guard import Doorkeeper, GuardedConnection
+from fabstir_desktop.server.limits import Limits
+from fabstir_desktop.server.listener import listen, url_of
+from fabstir_desktop.server.metrics import ServerMetrics
+from fabstir_desktop.server.pages import Pages
+from fabstir_desktop.server.protocol import Protocol
+from fabstir_desktop.server.rates import Rate
+from fabstir_desktop.server.session import CancelReason, PromptRequest
+from fabstir_desktop.server.tls import Certificate, certificate_of
+from fabstir_desktop.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.25
+_CERTIFICATE_CHECK_TICKS: Final = 240
+_END_SESSION_LIMIT_S: Final = 60.0
+_LARGE_FRAME_BYTES: Final = 32 * 1024
+"""Frames above are decoded in a thread, so that they do not hold up the tokens of others."""
+_KNOWN_CHECKPOINTS: Final = 2048
+
+
+class ApiServer:
+    """Serves `/v1/ws` and the GET endpoints. All methods belong to the loop it was started in."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        accountant: Accountant,
+        status_source: StatusSource,
+        feed: Feed,
+        *,
+        limits: Limits | None = None,
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._accountant = accountant
+        self._feed = feed
+        self._limits = limits or Limits()
+        self._doorkeeper = Doorkeeper(self._limits, settings.max_connections)
+        self._protocol = Protocol(
+            chain_id=settings.chain_id,
+            version=__version__,
+            grace_s=settings.session_grace_seconds,
+            idle_s=settings.session_idle_seconds,
+            limits=self._limits,
+        )
+        self._metrics = ServerMetrics(lambda: status_source.status, lambda: Counter(self._doorkeeper.refused), feed)
+        self._answering = Answering(
+            engine,
+            accountant,
+            self._metrics,
+            self._limits,
+            free_use=settings.free_use,
+            admitted=self._protocol.job_admitted,
+        )
+        self._door = Door(
+            Access(settings), self._doorkeeper, Pages(status_source, self._metrics), lambda: self._protocol.refusal
+        )
+        self._frame_rate = Rate(self._limits.frames_per_s, self._limits.frames_burst)
+        self._server: Server | None = None
+        self._certificate: Certificate | None = None
+        self._url: str | None = None
+        self._detail = ""
+        self._connections: dict[int, GuardedConnection] = {}
+        self._runs: dict[str, Run] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ticker: asyncio.Task[None] | None = None
+        self._checkpoints_told: dict[tuple[int, str, str], None] = {}
+        self._unsubscribe = feed.subscribe(ClaimChanged, self._claim_changed)
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> str:
+        """Listen; returns the WebSocket's URL. May be tried again after a failure, not after `stop`.
+
+        Raises EnvironmentFault (port taken, address or certificate unusable).
+        """
+        if self._server is not None and self._url is not None:
+            return self._url
+        try:
+            self._certificate = await certificate_of(self._settings)
+            tls = self._certificate.context if self._certificate is not None else None
+            self._server = await listen(
+                self._settings, self._limits, self._serve_socket, self._door, self._doorkeeper, tls
+            )
+        except EnvironmentFault as error:
+            self._detail = str(error)
+            raise
+        self._detail = ""
+        self._url = url_of(self._settings.api_host, self._server, is_tls=tls is not None)
+        self._ticker = self._own(self._tick(), "server tick")
+        return self._url
+
+    async def stop(self, timeout_s: float = 3.0) -> None:
+        """Take nothing new, end what runs, settle every session, close every socket. Safe to call twice."""
+        self._url = None
+        loop = asyncio.get_running_loop()
+        ends_at_s = loop.time() + timeout_s
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._perform(self._protocol.drain())
+        await self._finish_tasks(timeout_s * 0.7)
+        server, self._server = self._server, None
+        if server is not None:
+            server.close(code=1001, reason="the host is stopping")
+            await self._wait_closed(server, max(0.1, ends_at_s - loop.time()))
+        await self._finish_tasks(0.1)
+        self._unsubscribe()
+        self._metrics.close()
+
+    def pause(self) -> None:
+        """Take no new prompts; running ones end."""
+        self._protocol.refusal = self._protocol.refusal or "the host has paused serving"
+
+    def resume(self) -> None:
+        """Take prompts again, unless the host stops."""
+        if self._protocol.refusal == "the host has paused serving":
+            self._protocol.refusal = None
+
+    @property
+    def status(self) -> ServerStatus:
+        """Who is connected and what runs; cheap."""
+        queued = self._engine.status.queued_requests
+        return ServerStatus(
+            url=self._url,
+            connections=self.connections,
+            sessions=self._protocol.session_count,
+            active_requests=max(0, self._protocol.running_count - queued),
+            queued_requests=self._protocol.waiting_count + queued,
+            detail=self._detail,
+        )
+
+    @property
+    def connections(self) -> int:
+        """Open WebSockets."""
+        return len(self._connections)
+
+    # --- sockets ----------------------------------------------------------------------------------------------------
+
+    async def _serve_socket(self, connection: ServerConnection) -> None:
+        if not isinstance(connection, GuardedConnection):
+            raise TypeError("connections are made by guard.guarded")
+        socket_id, actions = self._protocol.socket_opened(peer_of(connection), self._now())
+        self._connections[socket_id] = connection
+        try:
+            self._perform(actions)
+            await self._read(socket_id, connection)
+        except ConnectionClosed:
+            pass
+        finally:
+            del self._connections[socket_id]
+            self._perform(self._protocol.socket_closed(socket_id, self._now()))
+
+    async def _read(self, socket_id: int, connection: GuardedConnection) -> None:
+        peer = peer_of(connection)
+        while True:
+            data = await connection.recv()
+            if not peer.is_loopback:
+                wait_s = self._frame_rate.take(peer.group, self._now())
+                if wait_s > 0:
+                    await asyncio.sleep(wait_s)
+            try:
+                if len(data) > _LARGE_FRAME_BYTES:
+                    frame = await asyncio.to_thread(decode_frame, data)
+                else:
+                    frame = decode_frame(data)
+            except ProtocolError as problem:
+                self._metrics.frames_refused += 1
+                connection.write(error_frame(problem))
+            else:
+                self._perform(self._protocol.frame_received(socket_id, frame, self._now()))
+            await connection.wait_writable()
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Reply():
+                    self._write(action.socket_id, action.data)
+                case Start():
+                    self._begin(action.request)
+                case Cancel():
+                    self._cancel(action.request)
+                case Abandon():
+                    self._abandon(action.request)
+                case EndSession():
+                    session_id = action.session.session_id
+                    self._own(self._end_session(session_id), f"end of session {session_id}")
+                case CloseSocket():
+                    connection = self._connections.get(action.socket_id)
+                    if connection is not None:
+                        self._own(connection.close(action.code, action.reason), "closing a socket")
+                case JobContested():
+                    log.warning("a second client asked for job %d, which another one uses: refused", action.job_id)
+                case _:
+                    assert_never(action)
+
+    def _write(self, socket_id: int, data: bytes) -> bool:
+        connection = self._connections.get(socket_id)
+        return connection is not None and connection.write(data)
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def _begin(self, request: PromptRequest) -> None:
+        connection = self._connections.get(request.socket_id)
+        if connection is None:  # its socket went in the same instant
+            self._perform(self._protocol.request_ended(request, None, self._now()))
+            return
+        run = self._runs[request.key] = Run(request, connection.write_and_wait)
+        self._own(self._answer(run), f"request {request.key}")
+
+    async def _answer(self, run: Run) -> None:
+        request = run.request
+        answer: str | None = None
+        self._feed.publish(RequestChanged(request.job_id))
+        try:
+            answer = await self._answering.answer(run)
+        finally:
+            del self._runs[request.key]
+            self._perform(self._protocol.request_ended(request, answer, self._now()))
+            self._feed.publish(RequestChanged(request.job_id))
+
+    def _cancel(self, request: PromptRequest) -> None:
+        self._engine.cancel(request.key)
+        run = self._runs.get(request.key)
+        if run is not None:
+            run.cancel()
+
+    def _abandon(self, request: PromptRequest) -> None:
+        writer = ReplyWriter(request.prompt.request_id, request.reply_session_id)
+        if request.cancelled is CancelReason.STOPPING:
+            self._write(request.socket_id, writer.error("SHUTTING_DOWN", "the host is stopping"))
+            return
+        model = self._engine.status.model
+        name, window = (model.name, model.context_window) if model is not None else ("", 0)
+        self._write(request.socket_id, writer.end("cancelled", Usage(0, 0, window), name))
+
+    async def _end_session(self, session_id: str) -> None:
+        try:
+            await asyncio.wait_for(self._accountant.end_session(session_id), _END_SESSION_LIMIT_S)
+        except TimeoutError:
+            log.warning("session %s was not settled in time; its tokens stay in the ledger", session_id)
+        except FabstirError as error:
+            log.warning("session %s was not settled: %s", session_id, error)
+
+    def _claim_changed(self, event: ClaimChanged) -> None:
+        """Tell the clients of the job. Called on the token's way of others: writes without waiting."""
+        kinds = {ClaimState.BOUND: "checkpoint_submitted", ClaimState.CONFIRMED: "checkpoint_confirmed"}
+        kind = kinds.get(event.state)
+        if kind is None or event.tx_hash is None or (event.claim_id, kind, event.tx_hash) in self._checkpoints_told:
+            return
+        self._checkpoints_told[(event.claim_id, kind, event.tx_hash)] = None
+        if len(self._checkpoints_told) > _KNOWN_CHECKPOINTS:
+            del self._checkpoints_told[next(iter(self._checkpoints_told))]
+        data = checkpoint_frame(kind, event.job_id, event.tokens, event.tx_hash)
+        for socket_id in self._protocol.sockets_of_job(event.job_id):
+            self._write(socket_id, data)
+
+    # --- own --------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    def _own(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+        return task
+
+    def _task_ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("the task %r ended with %s", task.get_name(), type(error).__name__)
+
+    async def _tick(self) -> None:
+        """What takes no event to become due; also stands in for timers on the token's way."""
+        ticks = 0
+        while True:
+            await asyncio.sleep(_TICK_S)
+            ticks += 1
+            now_s = self._now()
+            self._perform(self._protocol.tick(now_s))
+            self._doorkeeper.tick(now_s)
+            for run in list(self._runs.values()):
+                if run.accepted is not None and now_s - run.last_event_s > self._limits.stall_s:
+                    run.request.cancelled = run.request.cancelled or CancelReason.STALLED
+                    self._cancel(run.request)
+            if ticks % _CERTIFICATE_CHECK_TICKS == 0 and self._certificate is not None:
+                await self._renew(self._certificate)
+
+    @staticmethod
+    async def _renew(certificate: Certificate) -> None:
+        try:
+            if await asyncio.to_thread(certificate.reload_if_changed):
+                log.info("the TLS certificate was read again")
+        except EnvironmentFault as error:
+            log.warning("%s; the old certificate stays in use", error)
+
+    async def _finish_tasks(self, limit_s: float) -> None:
+        """Let own tasks end, then cancel those that do not. A task's end may begin others (a session's settlement)."""
+        loop = asyncio.get_running_loop()
+        ends_at_s = loop.time() + limit_s
+        while self._tasks and loop.time() < ends_at_s:
+            await asyncio.wait(set(self._tasks), timeout=ends_at_s - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=0.5)
+
+    async def _wait_closed(self, server: Server, limit_s: float) -> None:
+        closing = asyncio.get_running_loop().create_task(server.wait_closed())
+        await asyncio.wait({closing}, timeout=limit_s)
+        for connection in list(self._doorkeeper.connections):
+            connection.transport.abort()
+        if not closing.done():
+            await asyncio.wait({closing}, timeout=0.5)
+            closing.cancel()

@@ -1,0 +1,264 @@
+"""What stands between a socket and the rest: counts of connections, and a connection that cuts off who abuses it.
+
+websockets leaves to us: how many may connect, how long a message may take, pings without end, readers that do not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Any, Final, cast
+
+from websockets.asyncio.server import ServerConnection
+from websockets.frames import Frame, Opcode
+from websockets.protocol import CONNECTING, OPEN, Event
+
+from fabstir_desktop.server.access import group_of, is_loopback
+from fabstir_desktop.server.limits import Limits
+from fabstir_desktop.server.session import Peer
+
+log = logging.getLogger(__name__)
+
+_METHODS: Final = (b"POST", b"PUT", b"DELETE", b"PATCH", b"HEAD", b"OPTIONS", b"TRACE", b"CONNECT")
+_NOT_ALLOWED: Final = b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_DATA: Final = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+
+
+class Doorkeeper:
+    """Counts connections from their first byte on, and remembers why some were refused or cut off."""
+
+    def __init__(self, limits: Limits, max_connections: int) -> None:
+        self.limits = limits
+        self.connections: set[GuardedConnection] = set()
+        self.refused: Counter[str] = Counter()
+        self._max_connections = max_connections
+        self._by_group: Counter[str] = Counter()
+        self._half_open_by_group: Counter[str] = Counter()
+
+    def enter(self, connection: GuardedConnection) -> bool:
+        """Count a new connection; False if it must be cut off at once because too many are half open."""
+        self.connections.add(connection)
+        self._by_group[connection.group] += 1
+        self._half_open_by_group[connection.group] += 1
+        half_open = self._half_open_by_group
+        if half_open.total() > self.limits.half_open:
+            return False
+        return connection.is_loopback or half_open[connection.group] <= self.limits.half_open_per_address
+
+    def opened(self, connection: GuardedConnection) -> None:
+        """The request's headers are read: no longer half open."""
+        _decrease(self._half_open_by_group, connection.group)
+
+    def leave(self, connection: GuardedConnection, *, was_half_open: bool) -> None:
+        """The connection is gone."""
+        self.connections.discard(connection)
+        _decrease(self._by_group, connection.group)
+        if was_half_open:
+            _decrease(self._half_open_by_group, connection.group)
+
+    def has_room(self, connection: GuardedConnection, group: str, is_loopback_peer: bool) -> bool:
+        """Whether the counted connection may stay; `group` is the client's, behind a proxy not the connection's own."""
+        if len(self.connections) > self._max_connections:
+            return False
+        if group != connection.group:
+            _decrease(self._by_group, connection.group)
+            connection.group = group
+            self._by_group[group] += 1
+        return is_loopback_peer or self._by_group[group] <= self.limits.connections_per_address
+
+    def refuse(self, why: str) -> None:
+        """Count a refusal, for the metrics."""
+        self.refused[why] += 1
+
+    def tick(self, now_s: float) -> None:
+        """Once a second: cut off slow readers, messages that never end, and too much that is unfinished."""
+        unfinished = 0
+        for connection in list(self.connections):
+            unfinished += connection.unfinished_bytes
+            connection.check_times(now_s)
+        if unfinished > self.limits.partial_total:
+            for connection in list(self.connections):
+                if connection.unfinished_bytes > self.limits.partial_share:
+                    connection.cut_off("memory")
+
+
+def _decrease(counter: Counter[str], name: str) -> None:
+    counter[name] -= 1
+    if counter[name] <= 0:
+        del counter[name]
+
+
+class GuardedConnection(ServerConnection):
+    """A connection that ends itself when its peer breaks a limit. Made by `serve(create_connection=...)`."""
+
+    def __init__(self, doorkeeper: Doorkeeper, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.group = ""
+        self.is_loopback = False
+        self.peer: Peer | None = None
+        """Who it is, once let in."""
+        self._doorkeeper = doorkeeper
+        self._limits = doorkeeper.limits
+        self._is_entered = False
+        self._is_half_open = True
+        self._handshake_bytes = 0
+        self._fragments = 0
+        self._control_frames = 0
+        self._control_since_s = 0.0
+        self._message_since_s: float | None = None
+        self._blocked_since_s: float | None = None
+        self._closing_since_s: float | None = None
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> bool:
+        """Put a text frame into the send buffer without waiting; False if the connection is not open."""
+        if self.protocol.state is not OPEN or self.transport.is_closing():
+            return False
+        self.protocol.send_text(data)
+        self.send_data()
+        if self.transport.get_write_buffer_size() > self._limits.write_buffer_abort:
+            self.cut_off("write buffer")
+            return False
+        return True
+
+    async def write_and_wait(self, data: bytes) -> bool:
+        """As `write`, then wait while the peer reads too slowly."""
+        if not self.write(data):
+            return False
+        if self.paused:
+            await self.wait_writable()
+        return True
+
+    async def wait_writable(self) -> None:
+        """Wait while the peer reads too slowly; a reader slower than `send_s` is cut off by the tick.
+
+        Costs no timer: it stands in every token's way.
+        """
+        if not self.paused:
+            return
+        if self._blocked_since_s is None:
+            self._blocked_since_s = self.loop.time()
+        try:
+            await self.drain()
+        except OSError:
+            pass  # the connection broke while we waited: the next write says so
+        finally:
+            self._blocked_since_s = None
+
+    def cut_off(self, why: str) -> None:
+        """End the connection now, without a closing handshake."""
+        if not self.transport.is_closing():
+            self._doorkeeper.refuse(why)
+            log.debug("connection cut off: %s", why)
+        self.transport.abort()
+
+    # --- watching ---------------------------------------------------------------------------------------------------
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """Bytes held of a message that is not complete."""
+        return len(self.protocol.reader.buffer) + (self.protocol.current_size or 0)
+
+    def check_times(self, now_s: float) -> None:
+        """Called once a second."""
+        if self._closing_since_s is not None:
+            if now_s - self._closing_since_s > self._limits.close_s:
+                self.transport.abort()
+        elif self._blocked_since_s is not None and now_s - self._blocked_since_s > self._limits.send_s:
+            self.cut_off("slow reader")
+        elif self._message_since_s is not None and now_s - self._message_since_s > self._limits.message_s:
+            self.protocol.fail(1008, "the message took too long")
+            self.send_data()
+            self.cut_off_soon("slow message")
+
+    def cut_off_soon(self, why: str) -> None:
+        """End the connection once what is written has been sent; the peer's answer is not waited for."""
+        self._doorkeeper.refuse(why)
+        self._closing_since_s = self.loop.time()
+        self.transport.close()
+
+    # --- asyncio's callbacks ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count it, then let websockets have it."""
+        name = transport.get_extra_info("peername")
+        address = str(name[0]) if isinstance(name, tuple) and name else ""
+        self.group, self.is_loopback = group_of(address), is_loopback(address)
+        may_stay = self._doorkeeper.enter(self)
+        self._is_entered = True
+        super().connection_made(transport)
+        if not may_stay:
+            self.cut_off("half open")
+
+    def data_received(self, data: bytes) -> None:
+        """Watch what came before and after websockets has read it."""
+        if self.request is None and self._answer_method(data):
+            return
+        super().data_received(data)
+        if self._is_half_open:
+            self._check_handshake(len(data))
+        elif self.unfinished_bytes == 0:
+            self._message_since_s = None
+        elif self._message_since_s is None:
+            self._message_since_s = self.loop.time()
+        if self.transport.get_write_buffer_size() > self._limits.write_buffer_abort:
+            self.cut_off("write buffer")
+
+    def _answer_method(self, data: bytes) -> bool:
+        """websockets reads a request with a body as malformed; say plainly that only GET is served."""
+        if self._handshake_bytes or data.split(b" ", 1)[0] not in _METHODS:
+            return False
+        self.transport.write(_NOT_ALLOWED)
+        self.cut_off_soon("method")
+        return True
+
+    def _check_handshake(self, size: int) -> None:
+        self._handshake_bytes += size
+        if self.request is not None:
+            self._is_half_open = False
+            self._doorkeeper.opened(self)
+        elif self._handshake_bytes > self._limits.handshake_bytes and self.protocol.state is CONNECTING:
+            self.cut_off("handshake size")
+
+    def process_event(self, event: Event) -> None:
+        """Count fragments and control frames on their way."""
+        if isinstance(event, Frame):
+            if self.transport.is_closing():
+                return
+            if event.opcode in _DATA:
+                self._fragments = 0 if event.fin else self._fragments + 1
+                if self._fragments > self._limits.fragments:
+                    self.protocol.fail(1008, "too many fragments")
+                    self.send_data()
+                    self.cut_off_soon("fragments")
+                    return
+            elif self._is_flood_of_control_frames():
+                self.cut_off("control frames")
+                return
+        super().process_event(event)
+
+    def _is_flood_of_control_frames(self) -> bool:
+        now_s = self.loop.time()
+        if now_s - self._control_since_s >= 1.0:
+            self._control_since_s, self._control_frames = now_s, 0
+        self._control_frames += 1
+        return self._control_frames > self._limits.control_frames_per_s
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Uncount it."""
+        if self._is_entered:
+            self._is_entered = False
+            self._doorkeeper.leave(self, was_half_open=self._is_half_open)
+            self._is_half_open = False
+        super().connection_lost(exc)
+
+
+def guarded(doorkeeper: Doorkeeper) -> type[ServerConnection]:
+    """The factory to give to `serve`."""
+
+    def make(*arguments: Any, **options: Any) -> GuardedConnection:
+        return GuardedConnection(doorkeeper, *arguments, **options)
+
+    return cast("type[ServerConnection]", make)

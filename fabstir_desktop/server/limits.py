@@ -1,0 +1,52 @@
+"""Every limit of the server in one place, with the reason beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes, times in seconds. Limits per address do not bind programs on this machine."""
+
+    message_bytes: int = 4 << 20
+    """What the transport takes; above 1 MiB the decoder answers INVALID_REQUEST, above this RFC 6455 demands close code 1009."""
+    fragments: int = 64
+    control_frames_per_s: int = 20
+    receive_queue: int = 4
+    write_buffer: int = 32 << 10
+    write_buffer_abort: int = 256 << 10
+    """websockets answers pings without regard to its own write limit: who pings and does not read is cut off here."""
+    partial_total: int = 64 << 20
+    """Unfinished messages of all connections together; beyond it, those above `partial_share` are cut off."""
+    partial_share: int = 256 << 10
+    handshake_bytes: int = 64 << 10
+    header_lines: int = 32
+
+    connections: int = 256
+    connections_per_address: int = 16
+    half_open: int = 64
+    half_open_per_address: int = 4
+
+    open_s: float = 5.0
+    close_s: float = 3.0
+    message_s: float = 10.0
+    """First byte of a message to its last."""
+    first_message_s: float = 60.0
+    send_s: float = 15.0
+    """A reader slower than this loses its connection, and the model its burden."""
+    ping_s: float = 20.0
+
+    sessions: int = 4096
+    sessions_per_socket: int = 32
+    prompts_waiting_per_session: int = 16
+    prompts_per_address: int = 16
+    """Running and waiting together."""
+    prompts_per_minute: float = 120.0
+    prompts_burst: float = 30.0
+    frames_per_s: float = 50.0
+    frames_burst: float = 200.0
+
+    admission_s: float = 30.0
+    stall_s: float = 600.0
+    """An engine that gives no event for so long is taken for dead; its own watchdog acts long before."""

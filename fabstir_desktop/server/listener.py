@@ -1,0 +1,89 @@
+"""Opening the port: websockets' server with our limits instead of its defaults, and what a failure means in plain words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+import ssl
+import sys
+from collections.abc import Awaitable, Callable
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+
+from fabstir_desktop.errors import EnvironmentFault
+from fabstir_desktop.server.door import Door
+from fabstir_desktop.server.guard import Doorkeeper, guarded
+from fabstir_desktop.server.limits import Limits
+from fabstir_desktop.settings import Settings
+
+_SPARE_DESCRIPTORS = 256
+_UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared with, not bound to
+
+Handler = Callable[[ServerConnection], Awaitable[None]]
+
+
+async def listen(
+    settings: Settings, limits: Limits, handler: Handler, door: Door, doorkeeper: Doorkeeper, tls: ssl.SSLContext | None
+) -> Server:
+    """Open the port of the settings. Raises EnvironmentFault with what to do about it."""
+    raise_descriptor_limit(settings.max_connections + _SPARE_DESCRIPTORS)
+    # websockets writes whole frames, so prompts, to its log at DEBUG: this logger never gets there
+    logger = logging.getLogger("fabstir_desktop.server.websockets")
+    logger.setLevel(logging.WARNING)
+    try:
+        return await serve(
+            handler,
+            settings.api_host,
+            settings.api_port,
+            process_request=door,
+            create_connection=guarded(doorkeeper),
+            compression=None,
+            server_header=None,
+            open_timeout=limits.open_s,
+            ping_interval=limits.ping_s,
+            ping_timeout=limits.ping_s,
+            close_timeout=limits.close_s,
+            max_size=limits.message_bytes,
+            max_queue=limits.receive_queue,
+            write_limit=limits.write_buffer,
+            logger=logger,
+            ssl=tls,
+            backlog=256,
+        )
+    except (OSError, ValueError, OverflowError) as error:
+        raise EnvironmentFault(_explain(error, settings)) from error
+
+
+def _explain(error: Exception, settings: Settings) -> str:
+    where = f"{settings.api_host}:{settings.api_port}"
+    number = getattr(error, "errno", None)
+    if number == errno.EADDRINUSE:
+        return f"port {settings.api_port} on {settings.api_host} is taken by another program: free it, or set API_PORT"
+    if number in {errno.EACCES, errno.EPERM}:
+        return f"this user may not listen on {where}: set API_PORT to 1024 or above"
+    if number == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"{settings.api_host} is not an address of this machine: set API_HOST"
+    return f"cannot listen on {where}: {getattr(error, 'strerror', None) or type(error).__name__}"
+
+
+def url_of(host: str, server: Server, *, is_tls: bool) -> str:
+    """The URL a program on this machine uses; the port is the one that was picked."""
+    port = next(iter(server.sockets)).getsockname()[1]
+    name = _UNSPECIFIED.get(host, host)
+    shown = f"[{name}]" if ":" in name else name
+    return f"{'wss' if is_tls else 'ws'}://{shown}:{port}/v1/ws"
+
+
+def raise_descriptor_limit(wanted: int) -> None:
+    """Allow as many open files as the connections need, where the system has a soft limit below its hard one."""
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415 - not on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < target:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
