@@ -16,7 +16,7 @@ translate = QCoreApplication.translate
 UNKNOWN = "–"
 """What stands where nothing is known; never a zero."""
 _GROUP = "\u2009"
-_SHORT_DIGITS = 6
+_SHORT_DIGITS = 4
 _WEI_DECIMALS = 18
 _NATIVE = frozenset({"ETH", "0x0000000000000000000000000000000000000000"})
 
@@ -59,7 +59,7 @@ def exact_decimal(amount: int, decimals: int) -> str:
 
 
 def short_decimal(amount: int, decimals: int) -> str:
-    """Write at most six significant digits of the fraction; an ellipsis marks what is cut off, nothing is rounded up."""
+    """Write at most four significant digits of the fraction; an ellipsis marks what is cut off, nothing is rounded up."""
     exact = exact_decimal(amount, decimals)
     whole, _, fraction = exact.partition(".")
     if not fraction:

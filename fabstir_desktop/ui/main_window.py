@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSettings, Qt, QTimer, Signal
+from PySide6.QtCore import QSettings, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QAction, QCloseEvent, QKeySequence
 from PySide6.QtWidgets import (
     QApplication,
@@ -100,6 +100,8 @@ class MainWindow(QMainWindow):
         self._connect()
         self._restore_place()
         self.show_page("dashboard")
+        self.stack.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.setFocus()
 
     # --- layout -------------------------------------------------------------------------------------------------------
 
@@ -160,7 +162,9 @@ class MainWindow(QMainWindow):
         made.setCheckable(True)
         made.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         made.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        made.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        made.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        side = round(made.fontMetrics().height() * 1.25)
+        made.setIconSize(QSize(side, side))
         made.setAccessibleName(title)
         made.setToolTip(f"{title} (Ctrl+{place})")
         made.setMinimumWidth(made.fontMetrics().averageCharWidth() * 23)

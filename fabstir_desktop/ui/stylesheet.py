@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fabstir_desktop.ui.resources import resource_dir
 from fabstir_desktop.ui.words import Tone
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def write_stylesheet(colours: Colours, base_points: float) -> str:
         QFrame#strip {{ border-bottom: 1px solid {line}; }}
         QFrame#footer {{ border-top: 1px solid {line}; }}
         QFrame#rail {{ background: {card}; border: none; border-right: 1px solid {line}; }}
-        QFrame#drawer {{ background: {card}; border: none; border-left: 1px solid {line}; }}
+        QFrame#drawer {{ background: {card}; border: 1px solid {line}; border-radius: 10px; }}
         QFrame[rule="true"] {{ background: {line}; border: none; max-height: 1px; min-height: 1px; }}
         QScrollArea, QScrollArea > QWidget > QWidget#page {{ background: {window}; border: none; }}
         QLabel[role="heading"] {{ font-size: {base_points * 1.55:.1f}pt; font-weight: 600; }}
@@ -68,10 +69,38 @@ def write_stylesheet(colours: Colours, base_points: float) -> str:
             selection-background-color: {colours.wash(Tone.OK).name()}; selection-color: {text}; outline: 0; }}
         QTableView::item {{ border-bottom: 1px solid {line}; padding: 0 6px; }}
         QTableView::item:focus {{ border: 1px solid {accent}; }}
-        QTableView QHeaderView::section, QHeaderView {{
+        QTableView QHeaderView {{ background: {card}; border: none; border-top-left-radius: 10px; }}
+        QTableView QHeaderView::section {{
             background: {card}; color: {muted}; border: none; border-bottom: 1px solid {line};
             padding: 7px 6px; font-weight: 600;
         }}
+        QTableView QHeaderView::section:first {{ border-top-left-radius: 10px; }}
+        QTableView QHeaderView::section:last {{ border-top-right-radius: 10px; }}
+        QLineEdit, QComboBox {{
+            background: {card}; color: {text}; border: 1px solid {line}; border-radius: 7px; padding: 6px 9px;
+            selection-background-color: {accent}; selection-color: {on_accent};
+        }}
+        QLineEdit:focus, QComboBox:focus {{ border: 2px solid {accent}; padding: 5px 8px; }}
+        QLineEdit:disabled, QComboBox:disabled {{ color: {muted}; background: {window}; }}
+        QComboBox::drop-down {{ border: none; width: 24px; }}
+        QComboBox::down-arrow {{ image: url({_chevron(colours)}); width: 12px; height: 12px; }}
+        QComboBox QAbstractItemView {{
+            background: {card}; color: {text}; border: 1px solid {line}; selection-background-color: {accent};
+            selection-color: {on_accent}; padding: 4px;
+        }}
+        QProgressBar {{
+            background: {hover}; border: 1px solid {line}; border-radius: 6px; text-align: center; color: {text};
+            min-height: 16px;
+        }}
+        QProgressBar::chunk {{ background: {accent}; border-radius: 5px; }}
+        QListWidget {{ background: {card}; border: none; }}
+        QSplitter::handle {{ background: {window}; }}
+        QScrollBar:vertical {{ background: transparent; width: 12px; margin: 2px; }}
+        QScrollBar:horizontal {{ background: transparent; height: 12px; margin: 2px; }}
+        QScrollBar::handle {{ background: {line}; border-radius: 4px; min-height: 28px; min-width: 28px; }}
+        QScrollBar::handle:hover {{ background: {muted}; }}
+        QScrollBar::add-line, QScrollBar::sub-line {{ width: 0; height: 0; }}
+        QScrollBar::add-page, QScrollBar::sub-page {{ background: transparent; }}
         QTableView QTableCornerButton::section {{ background: {card}; border: none; }}
         QPlainTextEdit[role="mono"] {{ border: 1px solid {line}; border-radius: 10px; padding: 8px; background: {card}; }}
         QToolTip {{ background: {card}; color: {text}; border: 1px solid {line}; padding: 4px 6px; }}
@@ -79,6 +108,11 @@ def write_stylesheet(colours: Colours, base_points: float) -> str:
     ]
     parts.extend(_tone_rules(colours, tone) for tone in Tone)
     return "".join(parts)
+
+
+def _chevron(colours: Colours) -> str:
+    name = "chevron-dark.svg" if colours.is_dark else "chevron-light.svg"
+    return (resource_dir() / "icons" / name).as_posix()
 
 
 def _tone_rules(colours: Colours, tone: Tone) -> str:

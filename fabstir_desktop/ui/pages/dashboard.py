@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QButtonGroup, QPushButton, QWidget
 
 from fabstir_desktop.jobs.generation import EngineState
 from fabstir_desktop.jobs.problems import Problem, Severity
-from fabstir_desktop.jobs.status import NodeStatus
+from fabstir_desktop.jobs.status import NodeStatus, ServingState
 from fabstir_desktop.jobs.views import EarningsPoint, EarningsView
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.bridge import Bridge
@@ -103,9 +103,7 @@ class DashboardPage(Page):
         self.table_button = _checkable(self.tr("As table"))
         self.table_button.toggled.connect(self.plot.show_table)
         export = button(self.tr("Save as CSV…"), self._export)
-        legend = label(self.tr("hatched: generated · solid: proven · dotted: app not running"), "muted")
-        tools = row(label(self.tr("Tokens over time"), "title"), legend, None, *buttons, self.table_button, export)
-        card.body.addLayout(tools)
+        card.body.addLayout(row(label(self.tr("Tokens over time"), "title"), None, *buttons, self.table_button, export))
         card.body.addWidget(self.plot, 1)
         return card
 
@@ -123,23 +121,26 @@ class DashboardPage(Page):
             self._read_series_if_due()
 
     def _activity(self, status: NodeStatus | None) -> tuple[str, str]:
+        """The answer to "earning now?", and a line about it."""
         if status is None:
             return serving_word(None), self.tr("The host is starting.")
-        stopped = any(problem.severity is Severity.ERROR for problem in self.bridge.problems)
+        stopping = next((problem for problem in self.bridge.problems if problem.severity is Severity.ERROR), None)
+        if stopping is not None:
+            return self.tr("No"), stopping.message
+        if status.server.active_requests:
+            return self._busy(status)
+        if status.engine.state is EngineState.LOADING:
+            return self.tr("Soon"), status.sentence
+        return (self.tr("Ready") if status.state is ServingState.SERVING else serving_word(status)), status.sentence
+
+    def _busy(self, status: NodeStatus) -> tuple[str, str]:
         running = status.server.active_requests
-        rate = fmt.rate(status.engine.tokens_per_second)
-        model = status.engine.model.name if status.engine.model else self.tr("no model")
-        if stopped and status.engine.state is not EngineState.READY:
-            return self.tr("No"), status.sentence
-        if running and not status.chain.submitting:
+        if not status.chain.submitting:
             return self.tr("Counting only"), self.tr("{count} running · nothing is claimed yet").format(count=running)
-        if running:
-            return self.tr("Yes"), self.tr("{count} running · {rate} tokens/s · {model}").format(
-                count=running, rate=rate, model=model
-            )
-        if serving_word(status) == self.tr("Paused"):
-            return serving_word(status), status.sentence
-        return self.tr("Ready"), status.sentence
+        model = status.engine.model.name if status.engine.model else fmt.UNKNOWN
+        rate = fmt.rate(status.engine.tokens_per_second)
+        detail = self.tr("{count} running · {rate} tokens/s · {model}")
+        return self.tr("Yes"), detail.format(count=running, rate=rate, model=model)
 
     def _show_todo(self) -> None:
         problems = [problem for problem in self.bridge.problems if problem.severity > Severity.INFORMATION]
@@ -149,7 +150,7 @@ class DashboardPage(Page):
             self.todo.show_answer(Tone.OK, self.tr("Nothing"), self.tr("Model, key and chain are in order."))
         else:
             worst: Problem = problems[0]
-            count = self.tr("%n thing(s)", "", len(problems))
+            count = self.tr("%n problem(s)", "", len(problems))
             self.todo.show_answer(severity_tone(worst.severity), count, worst.action or worst.message)
 
     def _show_earnings(self, earnings: EarningsView | None) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QFrame, QGridLayout, QLabel, QListWidget, QVBoxLayout
+from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QListWidget, QVBoxLayout
 
 from fabstir_desktop.jobs.views import JobView
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.reasons import claim_refusal
-from fabstir_desktop.ui.widgets.basics import CopyField, button, icon_button, label, row, rule, set_text
+from fabstir_desktop.ui.widgets.basics import CopyField, button, column, icon_button, label, row, rule, set_text
 from fabstir_desktop.ui.widgets.lamp import Lamp
 from fabstir_desktop.ui.words import job_tone, job_word
 
@@ -27,32 +27,37 @@ class JobDrawer(QFrame):
         self._bridge = bridge
         self._job: JobView | None = None
         self._lines: list[tuple[float, str]] = []
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(18, 12, 14, 12)
-        layout.setSpacing(10)
         self._lamp = Lamp(scale=1.2)
         self.state = label("", "title")
-        close = icon_button("close", self.tr("Close the details"), self.closed.emit)
-        layout.addLayout(row(self._lamp, self.state, None, close))
+        self.note = label("", wrap=True, selectable=True)
         self.job_id = CopyField(self.tr("job id"), lambda text: fmt.short_job(int(text)))
         self.session = CopyField(self.tr("session id"), lambda text: text if len(text) < 28 else f"{text[:25]}…")
-        layout.addLayout(self._make_counts())
-        self.note = label("", wrap=True, selectable=True)
-        layout.addWidget(self.note)
         self.submit_button = button(self.tr("Submit checkpoint"), self._submit, kind="primary", icon="checkpoint")
         self.submit_reason = label("", "muted", wrap=True)
-        copy = button(self.tr("Copy details"), self._copy)
-        layout.addLayout(row(self.submit_button, copy, None))
-        layout.addWidget(self.submit_reason)
+        copy = button(self.tr("Copy details"), self._copy, icon="copy")
+        close = icon_button("close", self.tr("Close the details"), self.closed.emit)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(18, 10, 12, 12)
+        layout.setSpacing(8)
+        head = row(self._lamp, self.state, self.note, self.submit_reason, self.submit_button, copy, close)
+        head.setStretch(2, 1)
+        head.setStretch(3, 1)
+        layout.addLayout(head)
         layout.addWidget(rule())
-        layout.addWidget(label(self.tr("What happened"), "title"))
+        body = QHBoxLayout()
+        body.setSpacing(24)
+        body.addLayout(self._make_counts(), 2)
+        body.addLayout(self._make_timeline(), 3)
+        layout.addLayout(body, 1)
+
+    def _make_timeline(self) -> QVBoxLayout:
         self.timeline = QListWidget()
         self.timeline.setFrameShape(QFrame.Shape.NoFrame)
         self.timeline.setWordWrap(True)
+        self.timeline.setSpacing(1)
         self.timeline.setAccessibleName(self.tr("What happened to this job, newest first"))
         self.timeline.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        layout.addWidget(self.timeline, 1)
-        self.setMinimumWidth(self.fontMetrics().averageCharWidth() * 46)
+        return column(label(self.tr("WHAT HAPPENED"), "caption"), self.timeline, spacing=4)
 
     def _make_counts(self) -> QGridLayout:
         grid = QGridLayout()
@@ -77,6 +82,7 @@ class JobDrawer(QFrame):
             grid.addWidget(label(text, "muted"), place, 0)
             grid.addWidget(self.values[name], place, 1)
         grid.setColumnStretch(1, 1)
+        grid.setRowStretch(len(names) + 2, 1)
         return grid
 
     def show_job(self, job: JobView | None) -> None:

@@ -46,7 +46,7 @@ class JobsPage(Page):
         self.model = JobsModel(self)
         self.proxy = ValueSortProxy(self)
         self.proxy.setSourceModel(self.model)
-        self.table = make_table(self.proxy, self.tr("Jobs"), (13, 15, 10, 10, 10, 10, 9, 20, 18), stretch=7)
+        self.table = make_table(self.proxy, self.tr("Jobs"), (12, 14, 10, 9, 9, 10, 9, 16, 12), stretch=7)
         sort_newest_first(self.table, JobsModel.CHANGED)
         self.drawer = JobDrawer(bridge)
         self.drawer.submitRequested.connect(self.submitJobRequested)
@@ -95,11 +95,12 @@ class JobsPage(Page):
         return line
 
     def _make_body(self) -> QStackedWidget:
-        self.splitter = QSplitter(Qt.Orientation.Horizontal)
+        self.splitter = QSplitter(Qt.Orientation.Vertical)
         self.splitter.addWidget(self.table)
         self.splitter.addWidget(self.drawer)
-        self.splitter.setStretchFactor(0, 3)
-        self.splitter.setStretchFactor(1, 2)
+        self.splitter.setStretchFactor(0, 1)
+        self.splitter.setStretchFactor(1, 0)
+        self.splitter.setHandleWidth(10)
         self.splitter.setChildrenCollapsible(False)
         self.empty = EmptyState(
             "jobs",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
-from PySide6.QtCore import Signal
+from PySide6.QtCore import QCoreApplication, Signal
 from PySide6.QtWidgets import QCheckBox, QComboBox, QFrame, QGridLayout, QLineEdit, QWidget
 
 from fabstir_desktop.ui.widgets.basics import icon_button, label, row, set_text
@@ -142,6 +142,8 @@ def _typed(value: Any, annotation: Any) -> Any:
 def _as_text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return QCoreApplication.translate("settings", "yes") if value else QCoreApplication.translate("settings", "no")
     if isinstance(value, tuple | list):
         return ", ".join(str(part) for part in value)
     return str(value)

@@ -14,7 +14,7 @@ from PySide6.QtCore import QUrl, Signal
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QWidget
 
-from fabstir_desktop.jobs.status import NodeStatus, WalletState, WalletStatus
+from fabstir_desktop.jobs.status import KeySource, NodeStatus, WalletState, WalletStatus
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.dialogs.prompts import HiddenEntry, TypedConfirmation
@@ -191,7 +191,7 @@ class WalletPage(Page):
         self.unlock_button.setVisible(wallet.state in {WalletState.LOCKED, WalletState.UNAVAILABLE})
         self.replace_button.setVisible(is_ready)
         self.remove_button.setVisible(is_ready)
-        self.keep_button.setVisible(is_ready and "environment" in wallet.location.lower())
+        self.keep_button.setVisible(is_ready and wallet.source is KeySource.ENVIRONMENT)
 
     def _explorer(self, status: NodeStatus) -> str | None:
         address = status.wallet.address

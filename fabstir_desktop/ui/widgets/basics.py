@@ -63,7 +63,8 @@ def button(
     text: str, on_click: Callable[[], object] | None = None, *, kind: str = "plain", icon: str = ""
 ) -> QPushButton:
     """A push button: `primary`, `plain` or `danger`."""
-    made = QPushButton(text)
+    made = QPushButton(f" {text}" if icon else text)
+    made.setAccessibleName(text)
     made.setProperty("plain" if kind == "danger" else kind, True)
     if kind == "danger":
         made.setProperty("danger", True)
@@ -95,7 +96,8 @@ def tinted(target: QPushButton | QToolButton, icon: str, *, on_accent: bool = Fa
         target.setIcon(icons.icon(icon, scheme.on_accent if on_accent else scheme.text))
 
     height = target.fontMetrics().height()
-    target.setIconSize(QSize(height, height))
+    side = round(height * 1.15)
+    target.setIconSize(QSize(side, side))
     theme().paint_with(target, paint)
 
 

@@ -14,13 +14,21 @@ from typing import Any
 
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QBrush, QKeyEvent
-from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QStackedWidget, QTableView, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QSizePolicy,
+    QStackedWidget,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
 
 from fabstir_desktop.jobs.views import EarningsPoint
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.models.keyed_table import Column, KeyedTableModel
 from fabstir_desktop.ui.theme import colours, theme
-from fabstir_desktop.ui.widgets.basics import label, set_text
+from fabstir_desktop.ui.widgets.basics import label, row, set_text
 
 _DAY_S = 86_400
 
@@ -37,6 +45,7 @@ class EarningsPlot(QWidget):
         self._plot: Any = None
         self._chosen: int | None = None
         self.reading = label(self.tr("Hover, or use the arrow keys, to read a bar."), "muted")
+        self.legend = label(self.tr("hatched: generated · solid: proven · dotted: app not running"), "muted")
         self.model = _PointsModel(self)
         self._stack = QStackedWidget()
         self._place = QWidget()
@@ -47,8 +56,8 @@ class EarningsPlot(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._stack, 1)
-        layout.addWidget(self.reading)
-        self.setMinimumHeight(self.fontMetrics().height() * 13)
+        layout.addLayout(row(self.reading, None, self.legend))
+        self.setMinimumHeight(self.fontMetrics().height() * 12)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAccessibleName(self.tr("Plot of tokens generated and proven"))
         theme().changed.connect(self._draw)
@@ -83,6 +92,7 @@ class EarningsPlot(QWidget):
         """Change between plot and table."""
         self._stack.setCurrentIndex(1 if shown else 0)
         self.reading.setVisible(not shown)
+        self.legend.setVisible(not shown)
 
     def as_csv(self) -> str:
         """The series as text: UTC times, exact integers."""
@@ -118,6 +128,7 @@ class EarningsPlot(QWidget):
             self._plot.setMouseEnabled(x=False, y=False)
             self._plot.hideButtons()
             self._plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+            self._plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
             self._plot.scene().sigMouseMoved.connect(self._hover)
             self._place_layout.addWidget(self._plot)
         plot, scheme = self._plot, colours()

@@ -8,7 +8,7 @@ from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-_QUIET_MODULES = 3
+_QUIET_MODULES = 2
 
 
 class QrCode(QWidget):
@@ -42,13 +42,13 @@ class QrCode(QWidget):
         painter.fillRect(self.rect(), Qt.GlobalColor.white)
         if not self._modules:
             return
-        count = len(self._modules) + 2 * _QUIET_MODULES
-        module = min(self.width(), self.height()) // count
-        start = (self.width() - module * len(self._modules)) // 2
+        module = min(self.width(), self.height()) / (len(self._modules) + 2 * _QUIET_MODULES)
+        edges = [round((place + _QUIET_MODULES) * module) for place in range(len(self._modules) + 1)]
         for y, line in enumerate(self._modules):
             for x, is_dark in enumerate(line):
                 if is_dark:
-                    painter.fillRect(start + x * module, start + y * module, module, module, Qt.GlobalColor.black)
+                    width, height = edges[x + 1] - edges[x], edges[y + 1] - edges[y]
+                    painter.fillRect(edges[x], edges[y], width, height, Qt.GlobalColor.black)
 
 
 def _encode(text: str) -> list[list[int]]:
