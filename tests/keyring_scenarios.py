@@ -20,8 +20,9 @@ import secretstorage
 from wallet_support import CANARY, KEY, OTHER
 
 from fabstir_desktop.errors import FabstirError, KeyExists, KeyringLocked, KeyringUnavailable
+from fabstir_desktop.jobs.status import WalletState
 from fabstir_desktop.wallet.keystore import KeyringStore
-from fabstir_desktop.wallet.wallet import Wallet, WalletState
+from fabstir_desktop.wallet.wallet import Wallet
 
 PASSWORD = "keyring password"
 LIMIT_S = 20.0
@@ -144,6 +145,8 @@ async def dismissed() -> None:
     await store.set(KEY)
     lock_keyring()
     wallet = Wallet(Path.home(), keyring=store)
+    assert (await wallet.load(ask=False)).state is WalletState.LOCKED
+    assert prompt_is_gone(), "a look without asking showed a prompt"
     first = asyncio.create_task(wallet.load())
     await answer_prompt(first.done, "key Escape")
     assert (await first).state is WalletState.LOCKED
@@ -152,6 +155,10 @@ async def dismissed() -> None:
     await answer_prompt(second.done, *UNLOCK)
     status = await second
     assert (status.state, status.address) == (WalletState.READY, KEY.address)
+    lock_keyring()
+    status = await wallet.load(ask=False)
+    assert (status.state, status.address) == (WalletState.READY, KEY.address), "the key in force was dropped"
+    assert prompt_is_gone()
 
 
 async def abandoned() -> None:

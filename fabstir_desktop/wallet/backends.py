@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any, Protocol, TypeVar, cast
 
 from fabstir_desktop.errors import FabstirError, KeyringLocked, KeyringUnavailable
@@ -19,6 +20,7 @@ NATIVE = {
     "keyring.backends.macOS.Keyring": "macOS Keychain",
     "keyring.backends.Windows.WinVaultKeyring": "Windows Credential Manager",
 }
+_FREEDESKTOP = "keyring.backends.SecretService.Keyring"
 _WINDOWS = "keyring.backends.Windows.WinVaultKeyring"
 _LOCKED_ERRORS = frozenset({"KeyringLocked", "LockedException", "PromptDismissedException"})
 
@@ -49,6 +51,20 @@ def native_backends() -> Sequence[Backend]:
 def place_name(backend: Backend) -> str:
     """What people call a backend."""
     return NATIVE.get(_class_name(backend), "keyring")
+
+
+def would_ask(backend: Backend) -> bool:
+    """Whether reading from a backend would show its password prompt; False where that cannot be asked."""
+    if _class_name(backend) != _FREEDESKTOP:
+        return False
+
+    def look() -> bool:
+        import secretstorage  # noqa: PLC0415 - on Linux alone
+
+        with closing(secretstorage.dbus_init()) as connection:
+            return bool(secretstorage.Collection(connection).is_locked())
+
+    return translate(look)
 
 
 def remove_first(backend: Backend, service: str, username: str) -> None:

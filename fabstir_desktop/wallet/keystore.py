@@ -26,9 +26,9 @@ from fabstir_desktop.errors import (
     KeyringLocked,
     KeyringUnavailable,
 )
-from fabstir_desktop.wallet.backends import Backend, native_backends, place_name, remove_first, translate
+from fabstir_desktop.wallet.backends import Backend, native_backends, place_name, remove_first, translate, would_ask
 from fabstir_desktop.wallet.keys import SecretKey, read_private_key
-from fabstir_desktop.wallet.thread import OneThread
+from fabstir_desktop.wallet.thread import OneThread, TooManyWaiting
 
 SERVICE = "fabstir-desktop"
 KEYRING_TIMEOUT_S = 30.0
@@ -68,6 +68,13 @@ class KeyringStore:
         """What people call this keyring. Raises KeyringUnavailable."""
         return await self._run(lambda _: place_name(self._find_backends()[0]))
 
+    async def is_locked(self) -> bool:
+        """Whether reading would ask the person for a password. Never asks; False where that cannot be known."""
+        try:
+            return await self._run(lambda _: would_ask(self._find_backends()[0]))
+        except (KeyringUnavailable, KeyringLocked):
+            return False
+
     def close(self) -> None:
         """End the thread. Safe to call twice."""
         self._thread.close()
@@ -79,6 +86,8 @@ class KeyringStore:
             raise KeyringLocked(
                 f"the keyring did not answer within {self._timeout_s:.0f} s; unlock it and try again"
             ) from None
+        except TooManyWaiting:
+            raise KeyringLocked("several prompts of the keyring are unanswered; answer or close them") from None
 
     def _read(self) -> SecretKey | None:
         for backend in self._find_backends():

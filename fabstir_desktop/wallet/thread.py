@@ -23,6 +23,10 @@ MAX_WAITING = 64
 MAX_STUCK = 4
 
 
+class TooManyWaiting(EnvironmentFault):
+    """Earlier calls hang or wait; no further one is taken."""
+
+
 @dataclass(slots=True)
 class _Job:
     call: Callable[[threading.Event], Any]
@@ -44,7 +48,7 @@ class OneThread:
         """Call `call(abandoned)` on the thread and return its answer.
 
         `abandoned` is set once nobody waits any more: a call of several steps looks at it before it changes anything.
-        Raises TimeoutError after `timeout_s`, EnvironmentFault when too much waits already. An error of the call comes
+        Raises TimeoutError after `timeout_s`, TooManyWaiting when earlier calls hang. An error of the call comes
         without its traceback, whose frames may hold a key.
         """
         self._check_room()
@@ -69,7 +73,7 @@ class OneThread:
         if self._closed:
             raise Bug(f"{self._name} is closed")
         if self._jobs.full() or len(self._stuck) >= MAX_STUCK:
-            raise EnvironmentFault(f"{self._name}: too many calls are unanswered")
+            raise TooManyWaiting(f"{self._name}: too many calls are unanswered")
 
     def _start(self) -> None:
         if self._thread is None:

@@ -50,9 +50,15 @@ class Wallet:
         """What `load`, `set_key` or `remove_key` found last."""
         return self._status
 
-    async def load(self) -> WalletStatus:
-        """Look for the key (the keyring may ask the person to unlock it). Says what it found; does not raise."""
+    async def load(self, *, ask: bool = True) -> WalletStatus:
+        """Look for the key. Says what it found; does not raise.
+
+        A locked keyring asks the person to unlock it; with `ask` false (for looks from time to time, where a prompt each
+        time would be a nuisance) it does not. A key already in force stays so while its place cannot be read.
+        """
         async with self._lock:
+            if not ask and self._environment_key is None and await self._keyring.is_locked():
+                return await self._fall_back(KeyringLocked("the keyring is locked"))
             return await self._reload()
 
     async def set_key(self, text: str, *, replace: bool = False, password: str | None = None) -> WalletStatus:
@@ -91,6 +97,7 @@ class Wallet:
                 raise
             except EnvironmentFault:
                 pass  # no keyring, so nothing in it
+            self._key = None
             return await self._reload()
 
     def signer(self, chain_id: int, contracts: frozenset[str], *, delegates: frozenset[str] = frozenset()) -> Signer:
@@ -127,13 +134,17 @@ class Wallet:
         return await self._use(result, KeySource.ENVIRONMENT, ENVIRONMENT)
 
     async def _fall_back(self, fault: FabstirError | None) -> WalletStatus:
-        """Without a key in the keyring: a file may wait for its password."""
+        """Without a key from the keyring: one in force stays, or a file may wait for its password."""
+        if self._key is not None and isinstance(fault, EnvironmentFault):
+            return self._status
         try:
             address = await self._file.address()
         except FabstirError as error:
             return self._change(
                 None, self._in_file(WalletState.INVALID, None, str(error), "restore or remove the file")
             )
+        if address is not None and self._key is not None and self._key.address == address:
+            return self._status
         if address is not None and not isinstance(fault, KeyringLocked):
             return self._change(
                 None, self._in_file(WalletState.LOCKED, address, "the keystore file is locked", "enter its password")

@@ -14,8 +14,9 @@ from wallet_support import CANARY, KEY, OTHER, PlayedKeyring, cheapen_scrypt, ma
 from fabstir_desktop.errors import KeyExists, KeyInvalid, KeyMissing, KeyringLocked, KeyringUnavailable
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.events import WalletChanged
+from fabstir_desktop.jobs.status import KeySource, WalletState
 from fabstir_desktop.wallet.keystore import SERVICE
-from fabstir_desktop.wallet.wallet import ENVIRONMENT, KeySource, WalletState
+from fabstir_desktop.wallet.wallet import ENVIRONMENT
 
 
 @pytest.fixture
@@ -107,6 +108,20 @@ async def test_a_locked_keyring_is_a_state_and_opens_at_the_next_try(tmp_path: P
     assert (await wallet.load()).address == KEY.address
 
 
+@pytest.mark.parametrize("error", [keyring.errors.KeyringLocked("x"), ConnectionResetError("x")])
+async def test_a_key_in_force_stays_so_while_the_keyring_cannot_be_read(
+    tmp_path: Path, played: PlayedKeyring, error: Exception
+) -> None:
+    wallet = make_wallet(tmp_path, played)
+    status = await wallet.set_key(CANARY)
+    played.error = error
+    assert await wallet.load() == status
+    assert wallet.signer(84532, frozenset()).address == KEY.address
+    played.error = None
+    played.held.clear()  # another process removed it: that is an answer
+    assert (await wallet.load()).state is WalletState.NONE
+
+
 async def test_on_a_bare_system_the_key_lives_in_the_encrypted_file(tmp_path: Path, cheap_scrypt: None) -> None:
     wallet = make_wallet(tmp_path, None)
     status = await wallet.set_key(CANARY, password="p")
@@ -119,6 +134,7 @@ async def test_on_a_bare_system_the_key_lives_in_the_encrypted_file(tmp_path: Pa
     with pytest.raises(KeyringLocked):
         await fresh.unlock_file("q")
     assert (await fresh.unlock_file("p")).state is WalletState.READY
+    assert (await fresh.load()).state is WalletState.READY
     assert (await fresh.remove_key()).state is WalletState.UNAVAILABLE
     with pytest.raises(KeyMissing):
         await fresh.unlock_file("p")
