@@ -69,6 +69,8 @@ class Committer:
         self.damage: LedgerDamaged | None = None
         self.sync_due: float | None = None
         """When (monotonic) the next sync or retry is due; None: nothing waits for one."""
+        self.checked_at: float | None = None
+        """When a check found the file sound; stored with the next sync."""
         self._full = True
         self._activity: dict[int, int] = {}
         self._wal_pages = 0
@@ -135,11 +137,18 @@ class Committer:
                 counted += len(token_ids)
             except (apsw.Error, Exception) as error:  # noqa: BLE001 - goes to whoever counted
                 answers.append((future, None, _own(error)))
-        if full and self._activity:
-            note_activity(connection, self._venue_id, self._activity)
+        if full:
+            self._add_notes(connection)
         connection.execute("UPDATE writer SET group_number = ?", (self._group_number,))
         connection.execute("COMMIT")
         return counted
+
+    def _add_notes(self, connection: apsw.Connection) -> None:
+        """What need not be written with every group."""
+        if self._activity:
+            note_activity(connection, self._venue_id, self._activity)
+        if self.checked_at is not None:
+            connection.execute("UPDATE writer SET checked_at = ?", (self.checked_at,))
 
     def _apply(self, item: Write) -> Answer:
         """One write in a savepoint: if the database refuses it, the others of the group stand."""

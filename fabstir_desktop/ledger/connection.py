@@ -12,13 +12,15 @@ from fabstir_desktop.ledger.rows import fetch_value
 OLDEST_SQLITE = (3, 51, 3)
 """Older ones can corrupt a write-ahead log that two connections use."""
 
-_PRAGMAS = (
+PRAGMAS = (
     "PRAGMA busy_timeout = 5000",
     "PRAGMA foreign_keys = ON",
     "PRAGMA trusted_schema = OFF",
     "PRAGMA cell_size_check = ON",
     "PRAGMA temp_store = MEMORY",
+    "PRAGMA recursive_triggers = ON",  # else INSERT OR REPLACE would delete without asking the triggers
 )
+"""What every connection must have for the rules to hold."""
 _WRITER_PRAGMAS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA fullfsync = 1",
@@ -41,7 +43,7 @@ def open_for_writing(path: Path, vfs: str | None = None) -> apsw.Connection:
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         # Until the version is known to be ours the file is left as it is, also when the connection is closed.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        for pragma in _PRAGMAS:
+        for pragma in PRAGMAS:
             connection.execute(pragma)
     except BaseException:
         connection.close()
@@ -68,7 +70,7 @@ def open_for_reading(path: Path, vfs: str | None = None, *, leave_log: bool = Tr
     try:
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(leave_log))
-        for pragma in (*_PRAGMAS, "PRAGMA query_only = ON"):
+        for pragma in (*PRAGMAS, "PRAGMA query_only = ON"):
             connection.execute(pragma)
     except BaseException:
         connection.close()

@@ -118,20 +118,23 @@ def _discard(opened: Opened) -> None:
 
 
 async def run_in_thread(work: Callable[[], T], discard: Callable[[T], object] | None = None) -> T:
-    """Run `work` on a thread of its own (no loop's default executor is needed); a result nobody waits for is discarded."""
+    """Run `work` on a thread of its own (so no loop's default executor is needed); a result nobody waits for is discarded."""
     done: concurrent.futures.Future[T] = concurrent.futures.Future()
 
     def run() -> None:
         try:
-            result = work()
+            done.set_result(work())
         except BaseException as error:  # noqa: BLE001 - goes to whoever waits
-            if not done.cancelled():
-                done.set_exception(error)
-            return
-        if done.set_running_or_notify_cancel():
-            done.set_result(result)
-        elif discard is not None:
-            discard(result)
+            done.set_exception(error)
+
+    def drop(abandoned: asyncio.Future[T]) -> None:
+        if not abandoned.cancelled() and abandoned.exception() is None and discard is not None:
+            discard(abandoned.result())
 
     threading.Thread(target=run, name="ledger-opener", daemon=True).start()
-    return await asyncio.wrap_future(done)
+    future = asyncio.wrap_future(done)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        future.add_done_callback(drop)
+        raise

@@ -62,5 +62,5 @@ def forget_payments_from(db: apsw.Connection, venue_id: int, block_number: int) 
 
 def read_cursor(db: apsw.Connection, venue_id: int) -> tuple[int, bytes] | None:
     """Last block whose events are stored, and its hash (empty after a reorganisation: the hash is not known)."""
-    block, block_hash = fetch_row(db, "SELECT event_block, event_hash FROM venue WHERE id = ?", (venue_id,))
-    return None if block is None else (int(block), block_hash)
+    row = fetch_row(db, "SELECT event_block, event_hash FROM venue WHERE id = ?", (venue_id,))
+    return None if row is None or row[0] is None else (int(row[0]), row[1])

@@ -26,7 +26,7 @@ CREATE TABLE writer (
   clean INTEGER NOT NULL CHECK (clean IN (0, 1)),
   checked_at REAL NOT NULL
 ) STRICT;
-INSERT INTO writer VALUES (1, 0, 1, 0);
+INSERT INTO writer VALUES (1, 0, 1, unixepoch('subsec'));
 
 CREATE TABLE venue (
   id INTEGER PRIMARY KEY,

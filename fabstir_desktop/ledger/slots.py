@@ -10,7 +10,7 @@ import apsw
 
 from fabstir_desktop.errors import LedgerRefused
 from fabstir_desktop.jobs.claims import Attempt, ClaimState, MinedFact, Slot, SlotState
-from fabstir_desktop.ledger.claims import step_claim
+from fabstir_desktop.ledger.claims import record_foreign, step_claim
 from fabstir_desktop.ledger.journal import tell
 from fabstir_desktop.ledger.rows import fetch_rows, fetch_value
 
@@ -159,6 +159,8 @@ def mark_included(db: apsw.Connection, slot_id: int, fact: MinedFact) -> None:
             step_claim(db, claim_id, ClaimState.INCLUDED)
         elif state is ClaimState.REOPENED:
             step_claim(db, claim_id, ClaimState.BOUND)
+    if fact.succeeded:
+        _take_back(db, slot_id, fact.tx_hash)
     verb = "is in" if fact.succeeded else "was reverted in"
     _tell(db, slot_id, f"Transaction 0x{fact.tx_hash.hex()} {verb} block {fact.block_number}.")
 
@@ -223,6 +225,27 @@ def free_slot(db: apsw.Connection, slot_id: int, state: SlotState, note: str) ->
         _release(db, claim_id, slot_id, note or state.value)
         step_claim(db, claim_id, ClaimState.PLANNED, "")
     _tell(db, slot_id, f"The nonce was spent by another transaction; the checkpoint gets a new one. {note}".strip())
+
+
+def _take_back(db: apsw.Connection, slot_id: int, tx_hash: bytes) -> None:
+    """Claims released by a revert that a reorganisation turned into a success: their tokens are claimed after all.
+
+    The claim itself stays void; its tokens go to a claim in the manner of a foreign one, if nothing covers them yet.
+    """
+    rows = fetch_rows(
+        db,
+        "SELECT c.id, c.state, j.venue, j.job_id, c.range_end - c.range_start, j.next_start <= c.range_start FROM binding b "
+        "JOIN claim c ON c.id = b.claim JOIN job j ON j.id = c.job WHERE b.slot = ? AND b.released IS NOT NULL",
+        (slot_id,),
+    )
+    for claim_id, state, venue_id, job_id, count, is_uncovered in rows:
+        if state in (ClaimState.PLANNED, ClaimState.HELD):
+            step_claim(db, claim_id, ClaimState.VOID, "its reverted transaction succeeded after a reorganisation")
+        elif state != ClaimState.VOID or not is_uncovered:
+            continue
+        record_foreign(
+            db, venue_id, int(job_id), count, tx_hash, "a reverted transaction succeeded after a reorganisation"
+        )
 
 
 def _release(db: apsw.Connection, claim_id: int, slot_id: int, why: str) -> None:

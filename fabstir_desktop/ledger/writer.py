@@ -61,11 +61,7 @@ class Writer:
 
     def note_checked(self) -> None:
         """Remember that the file was checked and is sound. Callable from any thread."""
-        self._loop.call_soon_threadsafe(
-            lambda: self.write(
-                lambda db: db.execute("UPDATE writer SET checked_at = unixepoch('subsec')"), durable=False
-            )
-        )
+        self._committer.checked_at = time.time()
 
     async def close(self) -> None:
         """Commit what waits, bring it to the medium, close the file. Safe to call twice."""
