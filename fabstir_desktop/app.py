@@ -1,0 +1,237 @@
+"""The tray app: QApplication, one qasync loop, the HostNode and its face, put together here and nowhere else.
+
+Order of a start: raise a running copy, or show the window; then import what is slow, start the node, follow it. Order of
+an end: stop following, stop the control socket, stop the node within its limit; then the loop ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import signal
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import qasync
+from PySide6.QtCore import QCoreApplication
+from PySide6.QtWidgets import QApplication
+
+from fabstir_desktop.errors import FabstirError
+from fabstir_desktop.logs import LogWriter, start_logging
+from fabstir_desktop.settings import Settings, default_data_dir, load_settings
+from fabstir_desktop.ui.bridge import Bridge
+from fabstir_desktop.ui.dialogs.prompts import Question
+from fabstir_desktop.ui.leaving import Leaving
+from fabstir_desktop.ui.log_store import LogStore
+from fabstir_desktop.ui.main_window import MainWindow
+from fabstir_desktop.ui.theme import Theme
+from fabstir_desktop.ui.translation import install_translations
+from fabstir_desktop.ui.tray import Tray
+
+if TYPE_CHECKING:
+    from fabstir_desktop.demo import Demo
+    from fabstir_desktop.node import HostNode
+    from fabstir_desktop.server.control import ControlServer
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 4.5
+_RAISE_LIMIT_S = 2.0
+_FIRST_PAINT_S = 0.05
+
+
+def run_app(overrides: Mapping[str, Any], *, demo: bool = False, hidden: bool = False) -> int:
+    """Run the tray app until it is quit; returns the exit code. Raises FabstirError if it cannot start as asked."""
+    settings = load_settings(overrides)
+    if not demo and _raise_running(settings):
+        return 0
+    _name_application()
+    app = QApplication(sys.argv[:1])
+    app.setQuitOnLastWindowClosed(False)
+    translators = install_translations(app)
+    desktop = DesktopApp(app, settings, overrides, demo=demo, hidden=hidden)
+    loop = qasync.QEventLoop(app)
+    with loop:
+        task = loop.create_task(desktop.run())
+        try:
+            loop.run_until_complete(task)
+        except RuntimeError:
+            if task.done():
+                raise
+            desktop.end()  # the session manager ended Qt's loop; the node is still to be stopped
+            loop.run_until_complete(task)
+    del translators
+    return int(task.result())
+
+
+def _raise_running(settings: Settings) -> bool:
+    from fabstir_desktop.server.control import call_running_now  # noqa: PLC0415 - only when starting
+
+    return call_running_now(settings.data_dir or default_data_dir(), "raise_window", {}, _RAISE_LIMIT_S) is not None
+
+
+def _name_application() -> None:
+    QCoreApplication.setOrganizationName("fabstir")
+    QCoreApplication.setApplicationName("fabstir-desktop")
+    if sys.platform == "win32":
+        import ctypes  # noqa: PLC0415
+
+        ctypes.windll.shell32.SetCurrentProcessExplicitAppUserModelID("fabstir.desktop")
+
+
+class DesktopApp:
+    """The running tray app."""
+
+    def __init__(
+        self, app: QApplication, settings: Settings, overrides: Mapping[str, Any], *, demo: bool, hidden: bool
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._overrides = dict(overrides)
+        self._is_demo = demo
+        self._is_hidden = hidden or settings.start_hidden
+        self._exit_code = 0
+        self._ended: asyncio.Event | None = None
+        self._demo: Demo | None = None
+        self._node: HostNode | None = None
+        self._control: ControlServer | None = None
+        self._log_writer: LogWriter | None = None
+        self._store = LogStore()
+        self._theme = Theme(app, settings.appearance)
+        self.bridge = Bridge()
+        self.window = MainWindow(self.bridge, self._store)
+        self.tray = Tray(self.bridge)
+        self.leaving = Leaving(self.bridge, self.window, lambda: self.tray.is_available)
+        self.leaving.close_action = settings.close_action
+        self._connect()
+
+    def _connect(self) -> None:
+        window, tray = self.window, self.tray
+        tray.openRequested.connect(self._toggle_window)
+        tray.pageRequested.connect(self._show_page)
+        tray.submitRequested.connect(window.submit)
+        tray.pauseRequested.connect(window.pause)
+        tray.resumeRequested.connect(window.resume)
+        tray.quitRequested.connect(self.leaving.ask_to_quit)
+        self.leaving.quitNow.connect(self.end)
+        window.settings_page.settingStored.connect(self._take_setting)
+        self._app.commitDataRequest.connect(lambda _: self.end())
+        self._app.aboutToQuit.connect(self.window.remember_place)
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Start, serve until the end is asked for, stop. Returns the exit code."""
+        self._ended = asyncio.Event()
+        logging.getLogger().addHandler(self._store)
+        self._end_on_signals()
+        self.tray.start()
+        if not self._is_hidden or not self.tray.is_available:
+            self.window.show()
+        await asyncio.sleep(_FIRST_PAINT_S)
+        starting = asyncio.get_running_loop().create_task(self._start(), name="start")
+        ending = asyncio.get_running_loop().create_task(self._ended.wait(), name="end")
+        await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+        await self._watch_start(starting)
+        await ending
+        await self._stop(starting)
+        return self._exit_code
+
+    async def _watch_start(self, starting: asyncio.Task[None]) -> None:
+        """A start that failed stays on screen until it was read."""
+        if not starting.done() or starting.cancelled() or starting.exception() is None:
+            return
+        error = starting.exception()
+        self._exit_code = 2
+        if isinstance(error, FabstirError):
+            text = str(error)
+        else:
+            log.error("the start failed", exc_info=error)
+            text = self.window.tr("An unknown error; the log has the details.")
+        log.error("fabstir-desktop cannot start: %s", text)
+        self.window.show()
+        question = Question(
+            self.window,
+            self.window.tr("Fabstir host cannot start"),
+            self.window.tr("Fabstir host cannot start"),
+            [("quit", self.window.tr("Quit"))],
+            lambda *_: self.end(),
+            detail=text,
+        )
+        question.open()
+
+    async def _start(self) -> None:
+        """Import what is slow off the loop, then start the node and follow it."""
+        await asyncio.to_thread(importlib.import_module, "fabstir_desktop.control")
+        await asyncio.to_thread(importlib.import_module, "fabstir_desktop.demo" if self._is_demo else "numpy")
+        from fabstir_desktop.control import serve_control  # noqa: PLC0415
+        from fabstir_desktop.node import HostNode  # noqa: PLC0415
+
+        settings = await self._final_settings()
+        self._log_writer = start_logging(settings.log_path, settings.log_level)
+        node = HostNode(settings, overrides=self._overrides, demo=self._is_demo)
+        self._node = node
+        node.on_raise_window = self.window.bring_up
+        node.on_quit = self.end
+        await node.start()
+        self._control = await serve_control(node)
+        self.bridge.attach(node)
+
+    async def _final_settings(self) -> Settings:
+        if not self._is_demo:
+            return self._settings
+        from fabstir_desktop.demo import start_demo  # noqa: PLC0415
+
+        self._demo = await start_demo(self._overrides, pick_port=True)
+        return load_settings(self._demo.overrides)
+
+    async def _stop(self, starting: asyncio.Task[None]) -> None:
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+        self.tray.stop()
+        self.window.remember_place()
+        self.window.hide()
+        await self.bridge.close()
+        if self._control is not None:
+            await self._control.stop()
+        if self._node is not None:
+            await self._node.stop(STOP_TIMEOUT_S)
+        if self._demo is not None:
+            await self._demo.stop()
+        logging.getLogger().removeHandler(self._store)
+        if self._log_writer is not None:
+            await asyncio.to_thread(self._log_writer.stop)
+
+    def end(self) -> None:
+        """Begin to stop: no more questions, nothing lost."""
+        if self._ended is not None:
+            self._ended.set()
+
+    def _end_on_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(name, self.end)
+            except (NotImplementedError, RuntimeError):  # Windows: Python's own handler runs at the next timer tick
+                signal.signal(name, lambda *_: self.end())
+
+    # --- reactions ----------------------------------------------------------------------------------------------------
+
+    def _toggle_window(self) -> None:
+        if self.window.isVisible() and self.window.isActiveWindow():
+            self.leaving.close_window()
+        else:
+            self.window.bring_up()
+
+    def _show_page(self, page: str, wanted: str) -> None:
+        self.window.show_page(page, wanted)
+        self.window.bring_up()
+
+    def _take_setting(self, name: str, value: object) -> None:
+        if name == "appearance":
+            self._theme.choose(str(value))
+        elif name == "close_action":
+            self.leaving.close_action = str(value)
