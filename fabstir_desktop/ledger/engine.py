@@ -103,12 +103,12 @@ async def open_engine(path: Path, venue: Venue, vfs: str | None) -> LedgerEngine
     return LedgerEngine(loop, opened.venue_id, reader, writer, keeper)
 
 
-async def open_view_engine(path: Path, venue: Venue) -> LedgerEngine:
-    """Open an existing ledger for views only. Raises LedgerError, LedgerTooNew."""
+async def open_view_engine(path: Path, venue: Venue | None) -> tuple[LedgerEngine, Venue]:
+    """Open an existing ledger for views only, and tell its venue. Raises LedgerError, LedgerTooNew."""
     loop = asyncio.get_running_loop()
-    connection, venue_id = await run_in_thread(lambda: open_views(path, venue), lambda opened: opened[0].close())
+    connection, venue_id, found = await run_in_thread(lambda: open_views(path, venue), lambda opened: opened[0].close())
     reader = Reader(loop, connection, lambda: open_for_reading(path, leave_log=has_log(path)))
-    return LedgerEngine(loop, venue_id, reader, None, None)
+    return LedgerEngine(loop, venue_id, reader, None, None), found
 
 
 def _discard(opened: Opened) -> None:

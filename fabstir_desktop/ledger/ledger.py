@@ -262,9 +262,12 @@ class Ledger:
         await self._engine.write(series.note_running, durable=False)
 
 
-async def read_views(path: Path, venue: Venue) -> Ledger:
+async def read_views(path: Path, venue: Venue | None = None) -> Ledger:
     """Open an existing ledger for views only, beside a running writer or without one; creates nothing.
+
+    Without a venue it shows the one whose jobs changed last.
 
     Raises LedgerError if there is none.
     """
-    return Ledger(venue, await open_view_engine(path, venue))
+    engine, found = await open_view_engine(path, venue)
+    return Ledger(found, engine)

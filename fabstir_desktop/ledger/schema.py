@@ -60,7 +60,6 @@ CREATE TABLE job (
   CHECK (claimed + reserved + written_off <= generated)
 ) STRICT;
 CREATE INDEX job_of_session ON job (session_id) WHERE session_open;
-CREATE INDEX job_recent ON job (venue, updated_at);
 
 CREATE TABLE ticket (
   id INTEGER PRIMARY KEY AUTOINCREMENT,

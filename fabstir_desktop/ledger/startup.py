@@ -25,6 +25,10 @@ QUICK_CHECK_BYTES = 8_000_000
 CHECK_AFTER_S = 7 * 86_400.0
 
 
+NOWHERE = Venue(0, "", "")
+"""The venue of a ledger that never had a job."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A ledger ready for use. `connect` opens the writing connection again, `connect_reader` the reading one."""
@@ -119,8 +123,21 @@ def find_venue(connection: apsw.Connection, venue: Venue) -> int:
     return int(fetch_value(connection, "SELECT id FROM venue WHERE chain_id = ? AND contract = ?", key) or 0)
 
 
-def open_views(path: Path, venue: Venue) -> tuple[apsw.Connection, int]:
-    """A reading connection to an existing ledger and the venue's row. Blocks. Raises LedgerTooNew, LedgerError."""
+def last_venue(connection: apsw.Connection) -> Venue | None:
+    """The venue whose jobs changed last; None if there never was a job."""
+    rows = fetch_rows(
+        connection,
+        "SELECT v.chain_id, v.contract, v.interface FROM job j JOIN venue v ON v.id = j.venue "
+        "ORDER BY j.updated_at DESC LIMIT 1",
+    )
+    return Venue(*rows[0]) if rows else None
+
+
+def open_views(path: Path, venue: Venue | None) -> tuple[apsw.Connection, int, Venue]:
+    """A reading connection to an existing ledger, the venue's row, and the venue (where None is asked: the one used last).
+
+    Blocks. Raises LedgerTooNew, LedgerError.
+    """
     if not path.is_file():
         raise LedgerError(f"there is no ledger in {path.parent}")
     try:
@@ -130,7 +147,8 @@ def open_views(path: Path, venue: Venue) -> tuple[apsw.Connection, int]:
             check_version(version)
             if version < len(MIGRATIONS):
                 raise LedgerError("the ledger was written by an older version; start the application once")
-            return connection, find_venue(connection, venue)
+            wanted = venue or last_venue(connection) or NOWHERE
+            return connection, find_venue(connection, wanted), wanted
         except BaseException:
             connection.close()
             raise

@@ -329,3 +329,20 @@ async def test_an_opening_given_up_leaves_no_lock(tmp_path: Path) -> None:
             except LedgerLocked:
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.01)
+
+
+async def test_views_without_a_venue_show_the_one_used_last(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    other = type(VENUE)(VENUE.chain_id, "0x" + "22" * 20, "job_marketplace")
+    async with opened(path):
+        pass
+    views = await read_views(path)
+    assert await views.job_views() == []
+    await views.close()
+    for venue, job_id in ((VENUE, 1), (other, 2)):
+        async with opened(path, venue) as ledger:
+            await count(ledger, job_id, 5)
+    views = await read_views(path)
+    assert views.venue == other
+    assert [view.job_id for view in await views.job_views()] == [2]
+    await views.close()
