@@ -182,7 +182,7 @@ class CheckpointManager:
                 level = logging.WARNING if self._failures == 1 else logging.DEBUG
                 log.log(level, "checkpoints wait: %s", error)
                 self._on_trouble()
-            except Exception:  # noqa: BLE001 - settlement must go on; the log has the cause
+            except Exception:
                 self._failures += 1
                 pause_s = LONGEST_BACKOFF_S
                 log.exception("a step of settlement failed; it is tried again")

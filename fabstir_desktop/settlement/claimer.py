@@ -10,7 +10,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from fabstir_desktop.errors import Bug, CallReverted
+from fabstir_desktop.errors import Bug, CallReverted, ChainError
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.claims import Claim, ClaimReason, ClaimState, Slot
@@ -19,10 +19,11 @@ from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, ClaimPolicy, decid
 from fabstir_desktop.jobs.problems import Problem, Severity
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
+from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.classifier import TAKEN
 from fabstir_desktop.settlement.contracts.base import JobFacts, Refusal, RefusalKind, SettlementContract
 from fabstir_desktop.settlement.outbox import Outbox, Quote
-from fabstir_desktop.settlement.proof_store import ProofStore
+from fabstir_desktop.settlement.proof_store import ProofStore, SignedProof
 from fabstir_desktop.wallet.signer import Signer
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ RETRY_S: dict[RefusalKind, float] = {
 }
 """How long to wait before a refused claim is tried again; other refusals: `LONG_RETRY_S`."""
 LONG_RETRY_S = 60.0
+NOTE_BEGINS = "not claimed:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Claimer:
     def __init__(
         self,
         ledger: Ledger,
+        client: ChainClient,
         contract: SettlementContract,
         signer: Signer,
         outbox: Outbox,
@@ -62,6 +65,7 @@ class Claimer:
         threshold_tokens: int,
     ) -> None:
         self._ledger = ledger
+        self._client = client
         self._contract = contract
         self._signer = signer
         self._outbox = outbox
@@ -105,7 +109,11 @@ class Claimer:
         tokens = decision.end - decision.start
         calldata = self._contract.encode_claim(job_id, tokens, made.proof)
         quote = await self._price(job_id, tokens, made.record.proof_hash, calldata)
-        claim = await self._ledger.plan_claim(
+        claim = await self._plan(job_id, decision, made, calldata)
+        return await self._send_new(claim, quote)
+
+    async def _plan(self, job_id: int, decision: ClaimNow, made: SignedProof, calldata: bytes) -> Claim:
+        return await self._ledger.plan_claim(
             job_id,
             decision.start,
             decision.end,
@@ -116,7 +124,6 @@ class Claimer:
             proof=made.proof,
             calldata=calldata,
         )
-        return await self._send_new(claim, quote)
 
     async def _price(self, job_id: int, tokens: int, proof_hash: bytes, calldata: bytes) -> Quote:
         """Simulate and quote: both refuse a claim that would revert before it owns a nonce."""
@@ -130,7 +137,8 @@ class Claimer:
             if refusal.kind is RefusalKind.REPLAYED:
                 await self._note_landed(job_id, tokens, proof_hash)
             raise await self._refused(job_id, refusal) from None
-        self._board.clear("T02", subject=str(job_id))
+        self._board.clear("T02", "C05", subject=str(job_id))
+        await self._note(job_id, "")
         return quote
 
     async def _send_new(self, claim: Claim, quote: Quote) -> Submitted:
@@ -164,20 +172,42 @@ class Claimer:
             text = f"the job belongs to host {facts.host}, your key's address is {self._signer.address}"
             raise await self._refused(job_id, Refusal(RefusalKind.NOT_OURS, text))
         if not facts.is_open:
-            raise await self._refused(job_id, Refusal(RefusalKind.CLOSED, "the job was already ended"))
+            refusal = Refusal(RefusalKind.CLOSED, "the job was already ended")
+            if await self._is_closed_for_good(job_id):
+                return await self._write_off(job_id, decision, refusal)
+            raise await self._refused(job_id, refusal)
         tokens = min(decision.end - decision.start, facts.remaining_tokens)
         if tokens < max(1, self.policy.minimum_tokens):
             text = f"the deposit is used up; {account.claimable} tokens are not covered"
             raise await self._refused(job_id, Refusal(RefusalKind.DEPOSIT, text))
         return ClaimNow(decision.start, decision.start + tokens, decision.reason)
 
+    async def _is_closed_for_good(self, job_id: int) -> bool:
+        """Whether the job was closed in a block that will not be reorganised."""
+        try:
+            settled = await self._client.settled_number("safe", await self._client.head())
+            facts = await self._contract.read_job(job_id, settled)
+        except ChainError:  # no such state at that depth, or no answer: not for sure
+            return False
+        return facts is not None and facts.exists and not facts.is_open
+
+    async def _write_off(self, job_id: int, decision: ClaimNow, refusal: Refusal) -> ClaimLater:
+        """Say for good that the tokens cannot be paid, and why; they are not tried again."""
+        tokens = decision.end - decision.start
+        made = await self._proofs.make(job_id, decision.start, decision.end, self._signer)
+        claim = await self._plan(job_id, decision, made, b"")
+        note = f"{tokens} tokens cannot be paid: {refusal.plain} before they were claimed"
+        await self._ledger.move_claim(claim.claim_id, ClaimState.WRITTEN_OFF, note)
+        await self._ledger.note_job(job_id, note)
+        self._board.raise_(
+            Problem("T02", Severity.WARNING, f"Job {job_id}: {note}.", "Open the job", subject=str(job_id), page="jobs")
+        )
+        self._feed.publish(JobChanged(job_id))
+        return ClaimLater(note)
+
     async def _refused(self, job_id: int, refusal: Refusal) -> ClaimWaits:
         """Tell the host, once, why a job cannot be claimed; the tokens stay in the ledger."""
-        note = f"not claimed: {refusal.plain}"
-        view = await self._ledger.job_view(job_id)
-        if view is None or view.note != note:
-            await self._ledger.note_job(job_id, note)
-            self._feed.publish(JobChanged(job_id))
+        await self._note(job_id, f"{NOTE_BEGINS} {refusal.plain}")
         problem = Problem(
             "C05" if refusal.kind is RefusalKind.PAUSED else "T02",
             Severity.WARNING,
@@ -187,6 +217,14 @@ class Claimer:
             page="jobs",
         )
         return ClaimWaits(refusal.plain, retry_s=RETRY_S.get(refusal.kind, LONG_RETRY_S), problem=problem)
+
+    async def _note(self, job_id: int, note: str) -> None:
+        """Change the job's remark, if it is one about claiming."""
+        view = await self._ledger.job_view(job_id)
+        if view is None or view.note == note or (not note and not view.note.startswith(NOTE_BEGINS)):
+            return
+        await self._ledger.note_job(job_id, note)
+        self._feed.publish(JobChanged(job_id))
 
     async def _note_landed(self, job_id: int, tokens: int, proof_hash: bytes) -> None:
         """The contract has this very proof: the claim landed without this ledger knowing; its tokens are paid."""

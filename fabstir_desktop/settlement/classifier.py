@@ -60,6 +60,7 @@ TEXT_RULES: tuple[tuple[str, Answer], ...] = (
     (r"invalid chain id|invalid sender|chain id mismatch|wrong chain", Answer.BAD_SIGNATURE),
     (r"txpool is full|account limit exceeded|address already reserved|oversized data", Answer.POOL_LIMIT),
     (r"execution reverted|\brevert(?:ed)?\b", Answer.REVERT),
+    (r"evm error|invalid opcode|stack ?underflow|stack ?overflow|invalid jump|out ?of ?gas", Answer.REVERT),
     (r"limit exceeded|timed? ?out|temporarily|try again|overloaded|unavailable", Answer.RETRY),
 )
 """Regular expressions over the lower-cased text, first hit wins."""

@@ -30,6 +30,8 @@ from fabstir_desktop.wallet.signer import Signer
 log = logging.getLogger(__name__)
 
 READY_EVERY_S = 10.0
+READY_POLLS = 10
+"""While all is well the chain is asked every so many polls, at most every `READY_EVERY_S`."""
 LONGEST_TROUBLE_PAUSE_S = 5.0
 PROBE_EVERY_S = 600.0
 LOW_CHECKPOINTS = 20
@@ -172,8 +174,8 @@ class ChainMonitor:
 
     def _pause_s(self) -> float:
         if self.is_ready:
-            waits_for_gas = self._board.stands("G02")
-            return min(READY_EVERY_S, max(self._poll_s, 2.0)) if waits_for_gas else max(READY_EVERY_S, self._poll_s)
+            polls = 1 if self._board.stands("G02") else READY_POLLS
+            return max(self._poll_s, min(READY_EVERY_S, self._poll_s * polls))
         return min(LONGEST_TROUBLE_PAUSE_S, self._poll_s * float(1 << min(self._failures, 8)))
 
     async def _ask(self) -> None:

@@ -159,9 +159,9 @@ class Settlement:
             has_l1_fee=lambda: self._monitor.has_l1_fee,
         )
         proofs = ProofStore(self._ledger, self._venue, settings.proofs_dir, self.tracker.answer_start)
+        common = (self._ledger, self._client, self._contract)
         claimer = Claimer(
-            self._ledger,
-            self._contract,
+            *common,
             signer,
             outbox,
             proofs,
@@ -169,7 +169,6 @@ class Settlement:
             self._feed,
             threshold_tokens=settings.checkpoint_threshold,
         )
-        common = (self._ledger, self._client, self._contract)
         parts = ManagerParts(
             ledger=self._ledger,
             feed=self._feed,
