@@ -6,24 +6,30 @@ import multiprocessing
 import sys
 from collections.abc import Sequence
 
+_CHAIN_PROCESS = "fabstir_desktop.devnet.serve"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run fabstir-desktop; returns the exit code (0 done, 1 failed, 2 cannot start as asked)."""
     multiprocessing.freeze_support()  # a frozen build starts its model process through this door
-    from fabstir_desktop import cli  # noqa: PLC0415 - after freeze_support: a child must not import the application
+    if sys.argv[1:3] == ["-m", _CHAIN_PROCESS]:  # and the demo's chain too
+        from fabstir_desktop.devnet.serve import main as serve_chain  # noqa: PLC0415
+
+        return serve_chain(sys.argv[3:])
+    # From here on late: a spawned child imports this file, and must not import the application with it.
     from fabstir_desktop.errors import FabstirError  # noqa: PLC0415
 
-    call = cli.parse(arguments)
     try:
-        return _dispatch(call)
+        return _run(arguments)
     except FabstirError as error:
         print(f"fabstir-desktop: {error}", file=sys.stderr)  # noqa: T201 - the last word to the person who started it
         return 2
 
 
-def _dispatch(call: "cli.Call") -> int:  # noqa: F821, UP037
+def _run(arguments: Sequence[str] | None) -> int:
     from fabstir_desktop import cli  # noqa: PLC0415
 
+    call = cli.parse(arguments)
     if call.command is not None:
         return cli.run_command(call)
     if call.headless or cli.no_display(call):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fabstir_desktop.errors import UserError
-from fabstir_desktop.inference.model_files import file_sha256
+from fabstir_desktop.inference.model_files import HashCache, inspect_model
 from fabstir_desktop.inference.replay import ReplayReport, replay_check
 from fabstir_desktop.settings import Settings
 from fabstir_desktop.settlement.proof import companion_path, verify_record
@@ -26,20 +27,40 @@ def verify_file(path: Path, settings: Settings, *, replay: bool) -> int:
 def _replay(path: Path, settings: Settings) -> bool:
     if settings.model_path is None:
         raise UserError("MODEL_PATH is not set: --replay needs the model file that made the tokens")
-    digest = file_sha256(settings.model_path)
-    passed = True
-    for segment in json.loads(companion_path(path).read_bytes())["segments"]:
-        passed = _replay_segment(segment, settings.model_path, digest) and passed
-    return passed
+    digest = HashCache(None).sha256(inspect_model(settings.model_path))
+    transcript = json.loads(companion_path(path).read_bytes())
+    return all([_replay_answer(answer, settings.model_path, digest) for answer in _answers(transcript)])
 
 
-def _replay_segment(segment: dict[str, Any], model_path: Path, digest: str) -> bool:
-    where = f"replay of tokens from {segment['start']}"
-    if segment["model"] != digest:
-        print(f"FAILED  {where}: they were made by another model file (SHA-256 {segment['model'][:16]}...)")
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One answer's share of a claim: what the model was given before, and the tokens claimed."""
+
+    number: str
+    model: str
+    parameters: dict[str, Any]
+    context: list[int]
+    tokens: list[int]
+
+
+def _answers(transcript: dict[str, Any]) -> list[_Answer]:
+    """Join the segments of each answer: answers of one job may be interleaved."""
+    answers: dict[str, _Answer] = {}
+    for segment in transcript["segments"]:
+        number = segment["answer"]
+        if number not in answers:
+            context = [*segment["prompt"], *transcript.get("earlier", {}).get(number, [])]
+            parameters = json.loads(segment["parameters"] or "{}")
+            answers[number] = _Answer(number, segment["model"], parameters, context, [])
+        answers[number].tokens.extend(segment["tokens"])
+    return list(answers.values())
+
+
+def _replay_answer(answer: _Answer, model_path: Path, digest: str) -> bool:
+    where = f"replay of answer {answer.number}, {len(answer.tokens)} tokens"
+    if answer.model != digest:
+        print(f"FAILED  {where}: they were made by another model file (SHA-256 {answer.model[:16]}...)")
         return False
-    report: ReplayReport = replay_check(
-        model_path, segment["prompt"], segment["tokens"], parameters=json.loads(segment["parameters"])
-    )
+    report: ReplayReport = replay_check(model_path, answer.context, answer.tokens, parameters=answer.parameters)
     print(f"{'ok    ' if report.passed else 'FAILED'}  {where}: {report.detail}")
     return report.passed
