@@ -71,7 +71,7 @@ class Door:
         if refusal is not None:
             return self._busy(connection, refusal)
         peer = self._access.peer(_remote(connection), request.headers)
-        if not self._doorkeeper.has_room(connection, peer.group, peer.is_loopback):
+        if not self._doorkeeper.let_in(connection, peer.group, peer.is_loopback):
             return self._busy(connection, "too many connections")
         connection.peer = peer
         return None

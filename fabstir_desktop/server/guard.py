@@ -22,57 +22,70 @@ log = logging.getLogger(__name__)
 
 _METHODS: Final = (b"POST", b"PUT", b"DELETE", b"PATCH", b"HEAD", b"OPTIONS", b"TRACE", b"CONNECT")
 _NOT_ALLOWED: Final = b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_SLOW_S: Final = 1.0
 _DATA: Final = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 
 class Doorkeeper:
-    """Counts connections from their first byte on, and remembers why some were refused or cut off."""
+    """Counts connections from their first byte on, and remembers why some were refused or cut off.
+
+    A connection is half open until its request's headers are read, and inside once it was let in as a WebSocket. A burst of
+    honest clients is half open for an instant: only those that stay so are a burden.
+    """
 
     def __init__(self, limits: Limits, max_connections: int) -> None:
         self.limits = limits
         self.connections: set[GuardedConnection] = set()
+        self.half_open: dict[GuardedConnection, float] = {}
+        """Since when; oldest first."""
         self.refused: Counter[str] = Counter()
         self._max_connections = max_connections
-        self._by_group: Counter[str] = Counter()
+        self._inside = 0
+        self._inside_by_group: Counter[str] = Counter()
         self._half_open_by_group: Counter[str] = Counter()
 
-    def enter(self, connection: GuardedConnection) -> bool:
-        """Count a new connection; False if it must be cut off at once because too many are half open."""
+    def enter(self, connection: GuardedConnection, now_s: float) -> bool:
+        """Count a new connection; False if it must be cut off at once because there are too many."""
         self.connections.add(connection)
-        self._by_group[connection.group] += 1
+        self.half_open[connection] = now_s
         self._half_open_by_group[connection.group] += 1
-        half_open = self._half_open_by_group
-        if half_open.total() > self.limits.half_open:
+        if len(self.connections) > self._max_connections + 4 * self.limits.half_open:
             return False
-        return connection.is_loopback or half_open[connection.group] <= self.limits.half_open_per_address
+        mine = self._half_open_by_group[connection.group]
+        return connection.is_loopback or mine <= self.limits.half_open_per_address
 
-    def opened(self, connection: GuardedConnection) -> None:
-        """The request's headers are read: no longer half open."""
-        _decrease(self._half_open_by_group, connection.group)
-
-    def leave(self, connection: GuardedConnection, *, was_half_open: bool) -> None:
-        """The connection is gone."""
-        self.connections.discard(connection)
-        _decrease(self._by_group, connection.group)
-        if was_half_open:
+    def headers_read(self, connection: GuardedConnection) -> None:
+        """No longer half open. Safe to call twice."""
+        if self.half_open.pop(connection, None) is not None:
             _decrease(self._half_open_by_group, connection.group)
 
-    def has_room(self, connection: GuardedConnection, group: str, is_loopback_peer: bool) -> bool:
-        """Whether the counted connection may stay; `group` is the client's, behind a proxy not the connection's own."""
-        if len(self.connections) > self._max_connections:
+    def let_in(self, connection: GuardedConnection, group: str, is_loopback_peer: bool) -> bool:
+        """Whether there is room; counts it if so. `group` is the client's, behind a proxy not the connection's own."""
+        mine = self._inside_by_group[group]
+        if self._inside >= self._max_connections or (
+            not is_loopback_peer and mine >= self.limits.connections_per_address
+        ):
             return False
-        if group != connection.group:
-            _decrease(self._by_group, connection.group)
-            connection.group = group
-            self._by_group[group] += 1
-        return is_loopback_peer or self._by_group[group] <= self.limits.connections_per_address
+        self._inside += 1
+        self._inside_by_group[group] += 1
+        connection.inside_as = group
+        return True
+
+    def leave(self, connection: GuardedConnection) -> None:
+        """The connection is gone. Safe to call twice."""
+        self.headers_read(connection)
+        self.connections.discard(connection)
+        if connection.inside_as is not None:
+            self._inside -= 1
+            _decrease(self._inside_by_group, connection.inside_as)
+            connection.inside_as = None
 
     def refuse(self, why: str) -> None:
         """Count a refusal, for the metrics."""
         self.refused[why] += 1
 
     def tick(self, now_s: float) -> None:
-        """Once a second: cut off slow readers, messages that never end, and too much that is unfinished."""
+        """Called often: cut off slow readers, messages that never end, too much that is unfinished or half open."""
         unfinished = 0
         for connection in list(self.connections):
             unfinished += connection.unfinished_bytes
@@ -81,6 +94,9 @@ class Doorkeeper:
             for connection in list(self.connections):
                 if connection.unfinished_bytes > self.limits.partial_share:
                     connection.cut_off("memory")
+        for connection, since_s in list(self.half_open.items())[: max(0, len(self.half_open) - self.limits.half_open)]:
+            if now_s - since_s > _SLOW_S:
+                connection.cut_off("half open")
 
 
 def _decrease(counter: Counter[str], name: str) -> None:
@@ -96,11 +112,12 @@ class GuardedConnection(ServerConnection):
         super().__init__(*arguments, **options)
         self.group = ""
         self.is_loopback = False
+        self.inside_as: str | None = None
+        """The group it is counted in as a WebSocket."""
         self.peer: Peer | None = None
         """Who it is, once let in."""
         self._doorkeeper = doorkeeper
         self._limits = doorkeeper.limits
-        self._is_entered = False
         self._is_half_open = True
         self._handshake_bytes = 0
         self._fragments = 0
@@ -186,11 +203,10 @@ class GuardedConnection(ServerConnection):
         name = transport.get_extra_info("peername")
         address = str(name[0]) if isinstance(name, tuple) and name else ""
         self.group, self.is_loopback = group_of(address), is_loopback(address)
-        may_stay = self._doorkeeper.enter(self)
-        self._is_entered = True
+        may_stay = self._doorkeeper.enter(self, self.loop.time())
         super().connection_made(transport)
         if not may_stay:
-            self.cut_off("half open")
+            self.cut_off("too many")
 
     def data_received(self, data: bytes) -> None:
         """Watch what came before and after websockets has read it."""
@@ -218,7 +234,7 @@ class GuardedConnection(ServerConnection):
         self._handshake_bytes += size
         if self.request is not None:
             self._is_half_open = False
-            self._doorkeeper.opened(self)
+            self._doorkeeper.headers_read(self)
         elif self._handshake_bytes > self._limits.handshake_bytes and self.protocol.state is CONNECTING:
             self.cut_off("handshake size")
 
@@ -248,10 +264,7 @@ class GuardedConnection(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Uncount it."""
-        if self._is_entered:
-            self._is_entered = False
-            self._doorkeeper.leave(self, was_half_open=self._is_half_open)
-            self._is_half_open = False
+        self._doorkeeper.leave(self)
         super().connection_lost(exc)
 
 

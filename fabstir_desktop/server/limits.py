@@ -23,10 +23,10 @@ class Limits:
     handshake_bytes: int = 64 << 10
     header_lines: int = 32
 
-    connections: int = 256
     connections_per_address: int = 16
     half_open: int = 64
-    half_open_per_address: int = 4
+    """Of more than these, the oldest are cut off after a second."""
+    half_open_per_address: int = 8
 
     open_s: float = 5.0
     close_s: float = 3.0

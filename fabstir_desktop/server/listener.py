@@ -28,7 +28,7 @@ async def listen(
     settings: Settings, limits: Limits, handler: Handler, door: Door, doorkeeper: Doorkeeper, tls: ssl.SSLContext | None
 ) -> Server:
     """Open the port of the settings. Raises EnvironmentFault with what to do about it."""
-    raise_descriptor_limit(settings.max_connections + _SPARE_DESCRIPTORS)
+    raise_descriptor_limit(settings.max_connections + 4 * limits.half_open + _SPARE_DESCRIPTORS)
     # websockets writes whole frames, so prompts, to its log at DEBUG: this logger never gets there
     logger = logging.getLogger("fabstir_desktop.server.websockets")
     logger.setLevel(logging.WARNING)

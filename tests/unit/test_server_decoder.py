@@ -21,6 +21,7 @@ from fabstir_desktop.server.frames import (
     SessionEnd,
     SessionInit,
     StreamCancel,
+    error_frame,
 )
 
 
@@ -259,10 +260,9 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-FIELDS = st.sampled_from(
-    """type request prompt messages job_id jobId session_id sessionId chain_id chainId id max_tokens temperature top_p
-    top_k min_p seed stop stream model role content conversation_context""".split()
-)
+REQUEST_FIELDS = ("request", "prompt", "messages", "max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stream")
+ID_FIELDS = ("type", "job_id", "jobId", "session_id", "sessionId", "chain_id", "chainId", "id", "model", "role", "content")
+FIELDS = st.sampled_from((*REQUEST_FIELDS, *ID_FIELDS))
 KINDS = st.sampled_from(["inference", "prompt", "session_init", "stream_cancel", "session_end", "ping"])
 ODD_FRAMES = st.builds(
     lambda kind, outer, inner, use: {**outer, "type": kind, **({"request": inner} if use else {})},
@@ -290,9 +290,7 @@ def _decode_anything(data: str | bytes) -> None:
     try:
         frame = decode_frame(data)
     except ProtocolError as error:
-        assert error.code == "INVALID_REQUEST"
-        assert error.request_id is None or isinstance(error.request_id, str | int)
-        str(error).encode()
+        error_frame(error)  # it can be told to the client
         return
     if isinstance(frame, Prompt):
         assert frame.job_id is None or 0 <= frame.job_id < 2**256
