@@ -15,7 +15,6 @@ MAXIMUM_TIP_WEI = GWEI // 100
 MINIMUM_BASE_FEE_WEI = 2_000_000
 """The lowest base fee of Base; an offer below twice of it can be stranded by the protocol's own minimum."""
 MAXIMUM_BUMPS = 6
-FIRST_BUMP_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +84,9 @@ def bump_helps(offer: FeeOffer, market: FeeMarket) -> bool:
     )
 
 
-def bump_due(waiting_s: float, attempts: int) -> bool:
-    """Whether the newest of `attempts` has waited long enough: 30, 60, 120 ... seconds, six times at most."""
-    return attempts <= MAXIMUM_BUMPS and waiting_s >= FIRST_BUMP_S * 2 ** (attempts - 1)
+def bump_due(waiting_s: float, attempts: int, first_bump_s: float) -> bool:
+    """Whether the newest of `attempts` has waited long enough: twice as long each time, six times at most."""
+    return attempts <= MAXIMUM_BUMPS and waiting_s >= first_bump_s * 2 ** (attempts - 1)
 
 
 def gas_limit_for(estimate: int, maximum: int = 1_000_000) -> int:

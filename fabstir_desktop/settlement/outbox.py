@@ -35,8 +35,9 @@ from fabstir_desktop.wallet.signer import Signer, UnsignedTransaction
 log = logging.getLogger(__name__)
 
 MARKET_AGE_S = 2.0
-FIRST_RESEND_S = 15.0
-RESEND_S = 30.0
+FIRST_RESEND_POLLS = 7.5
+RESEND_POLLS = 15.0
+"""Unmined bytes are sent again after so many polls (15 s, then every 30 s, at two seconds a poll); the first bump likewise."""
 MAXIMUM_IN_FLIGHT = 64
 SIGNED_OVERHEAD_BYTES = 118
 TYPICAL_CLAIM_GAS = 100_000
@@ -90,6 +91,7 @@ class Outbox:
         chain_id: int,
         fee_cap_wei: int,
         has_l1_fee: Callable[[], bool],
+        poll_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
@@ -99,6 +101,8 @@ class Outbox:
         self._chain_id = chain_id
         self._fee_cap_wei = fee_cap_wei
         self._has_l1_fee = has_l1_fee
+        self._resend_s = RESEND_POLLS * poll_s
+        self._first_resend_s = FIRST_RESEND_POLLS * poll_s
         self._clock = clock
         self._market = _Market()
         self._sending: dict[int, _Sending] = {}
@@ -175,7 +179,7 @@ class Outbox:
     async def bump_if_it_helps(self, to: str, calldata: bytes, slot: Slot) -> Slot:
         """Store a dearer attempt of the same nonce and calldata where waiting is a matter of price; returns the slot."""
         sending = self._sending_of(slot)
-        if not bump_due(self._clock() - sending.attempt_since, len(slot.attempts)):
+        if not bump_due(self._clock() - sending.attempt_since, len(slot.attempts), self._resend_s):
             return slot
         market = (await self._read_market()).market
         newest = slot.attempts[-1]
@@ -268,9 +272,9 @@ class Outbox:
     def _plan_next_send(self, sending: _Sending, answer: SendAnswer) -> None:
         sending.accepted = sending.accepted or answer.answer in TAKEN
         if answer.answer in TAKEN:
-            pause_s = FIRST_RESEND_S if sending.sends == 1 else RESEND_S
+            pause_s = self._first_resend_s if sending.sends == 1 else self._resend_s
         else:
-            pause_s = min(RESEND_S, 2.0 ** min(sending.sends - 1, 5))
+            pause_s = min(self._resend_s, 2.0 ** min(sending.sends - 1, 5))
         sending.next_at = self._clock() + pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - only spreads load
 
     def _react(self, slot: Slot, answer: SendAnswer) -> None:

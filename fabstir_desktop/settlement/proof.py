@@ -161,6 +161,39 @@ def verify_record(path: Path) -> VerifyReport:
     return VerifyReport(tuple(checks), fields)
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerToReplay:
+    """An answer as far as a claim reaches: run the model on `prompt`, and it must give `tokens`.
+
+    The first `earlier` of them belong to earlier claims; they are there because a model begins at the beginning.
+    """
+
+    model_sha256: str
+    parameters: str
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    earlier: int
+
+
+def answers_to_replay(record_path: Path) -> list[AnswerToReplay]:
+    """The answers of a record whose files `verify_record` has passed. Raises OSError, ValueError, KeyError for others."""
+    content = json.loads(companion_path(record_path).read_bytes())
+    answers: dict[str, AnswerToReplay] = {}
+    for segment in content["segments"]:
+        name = segment["answer"]
+        earlier = content["earlier"].get(name, [])
+        known = answers.get(name)
+        before = known.tokens if known is not None else tuple(earlier)
+        answers[name] = AnswerToReplay(
+            segment["model"],
+            segment["parameters"],
+            tuple(segment["prompt"]),
+            (*before, *segment["tokens"]),
+            len(earlier),
+        )
+    return list(answers.values())
+
+
 def _read_fields(record: bytes) -> dict[str, str]:
     fields = json.loads(record)
     if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):

@@ -157,6 +157,7 @@ class Settlement:
             chain_id=settings.chain_id,
             fee_cap_wei=settings.max_fee_gwei * GWEI,
             has_l1_fee=lambda: self._monitor.has_l1_fee,
+            poll_s=settings.settlement_poll_seconds,
         )
         proofs = ProofStore(self._ledger, self._venue, settings.proofs_dir, self.tracker.answer_start)
         common = (self._ledger, self._client, self._contract)
