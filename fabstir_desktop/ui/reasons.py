@@ -62,7 +62,10 @@ def submit_all_refusal(jobs: Iterable[JobView], status: NodeStatus | None) -> st
     general = submit_refusal(status)
     if general is not None:
         return general
-    waiting = [job for job in jobs if job.unclaimed]
+    known = list(jobs)
+    if not any(job.generated for job in known):
+        return translate("reasons", "Nothing was generated yet.")
+    waiting = [job for job in known if job.unclaimed]
     if not waiting:
         return translate("reasons", "Everything that was generated is claimed.")
     if any(claim_refusal(job, status) is None for job in waiting):

@@ -66,7 +66,7 @@ class StatusStrip(QFrame):
             return
         set_text(self.testnet_badge, self.tr("TESTNET · no monetary value"))
         self.testnet_badge.setToolTip(chain.chain_name)
-        text = chain.chain_name
+        text = self.tr("Demo chain") if status is not None and status.demo else chain.chain_name
         if chain.head_age_s is not None:
             text = self.tr("{chain} · block {age} ago").format(chain=text, age=fmt.duration(chain.head_age_s))
         set_text(self.block, text)
@@ -117,7 +117,7 @@ class Footer(QFrame):
         self._words: dict[str, ElidedLabel] = {}
         layout = row(spacing=8)
         layout.setContentsMargins(20, 7, 20, 7)
-        for part, share in (("model", 3), ("chain", 3), ("key", 2), ("server", 3)):
+        for part, share in (("model", 3), ("chain", 3), ("key", 3), ("server", 3)):
             self._lamps[part] = Lamp()
             self._words[part] = ElidedLabel("muted")
             layout.addWidget(self._lamps[part])

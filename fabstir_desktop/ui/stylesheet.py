@@ -60,19 +60,19 @@ def write_stylesheet(colours: Colours, base_points: float) -> str:
         QPushButton[plain="true"]:hover {{ background: {hover}; }}
         QPushButton[plain="true"]:focus {{ border: 2px solid {accent}; padding: 6px 13px; }}
         QPushButton[plain="true"]:checked {{
-            background: {colours.wash(Tone.OK).name()}; color: {accent}; border-color: {accent}; font-weight: 600;
+            background: {colours.wash(Tone.OK).name()}; color: {accent}; border-color: {accent};
         }}
         QPushButton[plain="true"]:disabled {{ color: {muted}; background: {window}; }}
         QPushButton[danger="true"] {{ color: {colours.tones[Tone.ERROR].name()}; }}
         QPushButton::menu-indicator {{ width: 10px; subcontrol-position: right center; right: 6px; }}
         QTableView {{ background: {card}; border: 1px solid {line}; border-radius: 10px; gridline-color: transparent;
             selection-background-color: {colours.wash(Tone.OK).name()}; selection-color: {text}; outline: 0; }}
-        QTableView::item {{ border-bottom: 1px solid {line}; padding: 0 6px; }}
+        QTableView::item {{ border-bottom: 1px solid {line}; padding: 0 14px 0 8px; }}
         QTableView::item:focus {{ border: 1px solid {accent}; }}
         QTableView QHeaderView {{ background: {card}; border: none; border-top-left-radius: 10px; }}
         QTableView QHeaderView::section {{
             background: {card}; color: {muted}; border: none; border-bottom: 1px solid {line};
-            padding: 7px 6px; font-weight: 600;
+            padding: 7px 16px 7px 11px; font-weight: 600;
         }}
         QTableView QHeaderView::section:first {{ border-top-left-radius: 10px; }}
         QTableView QHeaderView::section:last {{ border-top-right-radius: 10px; }}

@@ -132,6 +132,8 @@ class Theme(QObject):
         super().__init__(app)
         self._app = app
         self._appearance = appearance
+        # Asked before the style sheet is set: it hides the style's name.
+        self._is_fusion = app.style().name() == "fusion"
         self._base_size = app.font().pointSizeF()
         self._painters: list[tuple[QObject, Callable[[], None]]] = []
         self.colours = derive_colours(app.palette())
@@ -146,7 +148,7 @@ class Theme(QObject):
     def apply(self) -> None:
         """Set palette, fonts and style sheet anew."""
         dark = self._wants_dark()
-        if self._app.style().name() == "fusion":
+        if self._is_fusion:
             self._app.setPalette(fusion_palette(dark=dark))
         self.colours = derive_colours(self._app.palette())
         font = self._app.font()

@@ -43,7 +43,8 @@ def loop(qapp: QApplication) -> Iterator[asyncio.AbstractEventLoop]:
             break
         qapp.processEvents()
     asyncio.events._set_running_loop(None)
-    made.stop()
+    # Not stop(): that tells Qt to leave every later event loop of this thread at once.
+    made._QEventLoop__is_running = False
     made.close()
 
 

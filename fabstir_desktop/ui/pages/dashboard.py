@@ -161,7 +161,7 @@ class DashboardPage(Page):
             return
         amount = fmt.amounts(earnings.earned) if earnings.earned else self.tr("Nothing yet")
         testnet = self.tr(" · testnet money") if status is not None and status.chain.is_testnet else ""
-        spent = self.tr("for {tokens} tokens · gas spent {gas}").format(
+        spent = self.tr("for {tokens} tokens · gas {gas}").format(
             tokens=fmt.count(earnings.settled), gas=fmt.wei(earnings.gas_wei)
         )
         self.earned.show_answer(None, amount, spent + testnet)

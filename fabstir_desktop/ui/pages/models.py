@@ -60,7 +60,18 @@ class ModelsPage(Page):
         self.table.selectionModel().selectionChanged.connect(lambda *_: self._choose_row())
         self.rescan_button = button(self.tr("Look again"), self.rescan, icon="refresh")
         layout.addLayout(row(label(self.tr("Files at hand"), "title"), None, self.rescan_button, self.load_button))
-        layout.addWidget(self.table, 1)
+        self.files = QStackedWidget()
+        self.files.addWidget(
+            EmptyState(
+                "folder",
+                self.tr("No other model files"),
+                self.tr(
+                    "Files beside the loaded model and in the folder “models” of the data directory are listed here."
+                ),
+            )
+        )
+        self.files.addWidget(self.table)
+        layout.addWidget(self.files, 1)
         bridge.statusChanged.connect(self._show_status)
         self._show_status(bridge.status)
 
@@ -193,6 +204,7 @@ class ModelsPage(Page):
 
     def _show_files(self, files: list[FoundFile]) -> None:
         self.found.show({str(file.path): file for file in files})
+        self.files.setCurrentIndex(1 if files else 0)
 
     def _choose_row(self) -> None:
         file: FoundFile | None = chosen_row(self.table)

@@ -27,7 +27,7 @@ from PySide6.QtWidgets import (
 from fabstir_desktop.jobs.views import EarningsPoint
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.models.keyed_table import Column, KeyedTableModel
-from fabstir_desktop.ui.theme import colours, theme
+from fabstir_desktop.ui.theme import blend, colours, theme
 from fabstir_desktop.ui.widgets.basics import label, row, set_text
 
 _DAY_S = 86_400
@@ -163,19 +163,19 @@ class EarningsPlot(QWidget):
 
     def _draw_bars(self, pyqtgraph: Any) -> None:
         scheme = colours()
-        places = [place for place, point in enumerate(self._points) if point.generated is not None]
-        generated = [self._points[place].generated or 0 for place in places]
-        proven = [self._points[place].proven or 0 for place in places]
+        generated = [(place - 0.2, point.generated) for place, point in enumerate(self._points) if point.generated]
+        proven = [(place + 0.2, point.proven) for place, point in enumerate(self._points) if point.proven]
         hatch = QBrush(scheme.second(), Qt.BrushStyle.BDiagPattern)
         outline = pyqtgraph.mkPen(scheme.second(), width=1)
-        left = [place - 0.2 for place in places]
-        right = [place + 0.2 for place in places]
-        self._plot.addItem(pyqtgraph.BarGraphItem(x=left, height=generated, width=0.36, brush=hatch, pen=outline))
         solid = pyqtgraph.mkPen(scheme.accent)
-        self._plot.addItem(pyqtgraph.BarGraphItem(x=right, height=proven, width=0.36, brush=scheme.accent, pen=solid))
+        for bars, brush, pen in ((generated, hatch, outline), (proven, scheme.accent, solid)):
+            if bars:
+                places, heights = zip(*bars, strict=True)
+                bar = pyqtgraph.BarGraphItem(x=places, height=heights, width=0.36, brush=brush, pen=pen)
+                self._plot.addItem(bar)
 
     def _draw_gaps(self, pyqtgraph: Any) -> None:
-        brush = QBrush(colours().line, Qt.BrushStyle.Dense6Pattern)
+        brush = QBrush(blend(colours().muted, colours().card, 0.55), Qt.BrushStyle.Dense6Pattern)
         start: int | None = None
         for place in range(len(self._points) + 1):
             is_gap = place < len(self._points) and self._points[place].generated is None

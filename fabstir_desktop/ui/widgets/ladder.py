@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QRectF, QSize, Signal
+from PySide6.QtCore import QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QGridLayout, QSizePolicy, QWidget
 
@@ -60,6 +60,9 @@ class Rung(Card):
         hold_width(self.tokens, "0 000 000")
         self.unit = label(self.tr("tokens"), "muted")
         self.note = label(fmt.UNKNOWN, "muted", wrap=True)
+        # Room for two lines, always: the note's length must not move what is below.
+        self.note.setMinimumHeight(self.note.fontMetrics().lineSpacing() * 2 + 4)
+        self.note.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.bar = ShareBar()
         self.body.setSpacing(4)
         self.body.setContentsMargins(14, 12, 14, 12)
@@ -126,23 +129,19 @@ class Ladder(QWidget):
     def _notes(self, earnings: EarningsView, status: NodeStatus | None) -> dict[str, str]:
         unclaimed = max(earnings.generated - earnings.claimed - earnings.written_off, 0)
         waiting = max(earnings.claimed - earnings.proven, 0)
-        written_off = self.tr(", {tokens} lost").format(tokens=fmt.count(earnings.written_off))
-        direct = _pays_directly(status)
+        if not earnings.generated:
+            return dict.fromkeys(RUNGS, self.tr("nothing yet"))
+        generated = self.tr("{tokens} not claimed yet").format(tokens=fmt.count(unclaimed))
+        if earnings.written_off:
+            generated += self.tr(", {tokens} lost").format(tokens=fmt.count(earnings.written_off))
+        claimed = self.tr("{tokens} on their way").format(tokens=fmt.count(waiting))
+        known = self.tr("paid straight to your wallet")
         return {
-            "generated": (
-                self.tr("{tokens} not claimed yet").format(tokens=fmt.count(unclaimed))
-                if unclaimed
-                else self.tr("all claimed")
-            )
-            + (written_off if earnings.written_off else ""),
-            "claimed": self.tr("{tokens} on their way").format(tokens=fmt.count(waiting))
-            if waiting
-            else self.tr("none waiting"),
+            "generated": generated if unclaimed or earnings.written_off else self.tr("all claimed"),
+            "claimed": claimed if waiting else self.tr("none waiting"),
             "proven": self.tr("on chain, deep enough"),
             "settled": fmt.amounts(earnings.earned) if earnings.earned else self.tr("nothing credited yet"),
-            "withdrawn": self.tr("paid straight to your wallet")
-            if direct
-            else self.tr("not known to this version: see the contract"),
+            "withdrawn": known if _pays_directly(status) else self.tr("not read from this contract"),
         }
 
 
