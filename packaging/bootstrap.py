@@ -32,6 +32,8 @@ OLDEST_PYTHON = (3, 11)
 LOCK_WAIT_S = 1800
 WINDOWS = os.name == "nt"
 
+PIP_NOISE = ("Requirement already", "Looking in ", "Using cached", "Collecting ", "Preparing metadata", "Getting requ")
+
 # What pip says, and what that means for the reader.
 PIP_CAUSES = (
     (
@@ -221,7 +223,7 @@ def pip(arguments: list[str]) -> None:
     ) as process:  # fmt: skip
         lines = []
         for line in process.stdout or ():
-            if not line.startswith(("Requirement already", "Looking in ", "  Using cached")):
+            if not line.strip().startswith(PIP_NOISE):
                 print(f"  {line.rstrip()}", flush=True)
             lines.append(line)
     if process.returncode != 0:
