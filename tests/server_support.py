@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import websockets
-from engine_support import ScriptedEngine
+from engine_support import Script, ScriptedEngine, counting_script
 
 from fabstir_desktop.errors import AdmissionRefused, JobNotValid, LedgerError
 from fabstir_desktop.feed import Feed
@@ -250,3 +253,88 @@ async def http_get(port: int, path: str, host: str = "127.0.0.1", *headers: str)
 
 def refused(code_text: str) -> AdmissionRefused:
     return JobNotValid(code_text)
+
+
+# --- a server in a process of its own ---------------------------------------------------------------------------------
+
+
+class ServerProcess:
+    """A server whose memory, descriptors and life can be watched from outside."""
+
+    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
+        self.process = process
+        self.url = url
+        self._watched = psutil.Process(process.pid)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.split(":")[2].split("/")[0])
+
+    @property
+    def memory_bytes(self) -> int:
+        return int(self._watched.memory_info().rss)
+
+    @property
+    def descriptors(self) -> int:
+        return self._watched.num_fds()
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.returncode is None
+
+    def connect(self, **options: Any) -> Any:
+        return websockets.connect(self.url, proxy=None, **options)
+
+    async def metric(self, name: str) -> float:
+        """One number of /metrics, such as `fabstir_connections` or `fabstir_tokens_generated_total{kind="job"}`."""
+        _, _, body = await http_get(self.port, "/metrics")
+        for line in body.decode().splitlines():
+            if line.startswith(name + " "):
+                return float(line.rsplit(" ", 1)[1])
+        raise AssertionError(f"{name} is not among the metrics")
+
+    async def until_metric(self, name: str, value: float, limit_s: float = LIMIT_S) -> None:
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + limit_s
+        while (found := await self.metric(name)) != value:
+            assert loop.time() < ends_at, f"{name} is {found}, not {value}"
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def server_process(data_dir: Path, delay_s: float = 0.0, **changes: Any) -> AsyncIterator[ServerProcess]:
+    """A server on a scripted engine in a child process. Its standard error must stay empty of tracebacks."""
+    arguments = json.dumps({"data_dir": str(data_dir), "delay_s": delay_s, "changes": changes})
+    errors = data_dir / "server.err"
+    with errors.open("wb") as error_file:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, __file__, arguments,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=error_file,
+        )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        url = (await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip()
+        assert url.startswith("ws://"), errors.read_text()
+        yield ServerProcess(process, url)
+        assert process.returncode is None, f"the server died: {errors.read_text()[-3000:]}"
+        process.stdin.close()
+        assert await asyncio.wait_for(process.wait(), 10) == 0, errors.read_text()[-3000:]
+        assert "Traceback" not in errors.read_text(), errors.read_text()[-3000:]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _serve_alone(arguments: dict[str, Any]) -> None:
+    logging.basicConfig(level=logging.INFO)
+    delay_s = arguments["delay_s"]
+    engine = ScriptedEngine(lambda request: Script(counting_script(request).pieces, delay_s=delay_s))
+    async with serving(Path(arguments["data_dir"]), engine, **arguments["changes"]) as world:
+        print(world.url, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve_alone(json.loads(sys.argv[1])))
