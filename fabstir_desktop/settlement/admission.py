@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from fabstir_desktop.errors import (
@@ -63,12 +63,14 @@ class JobGate:
         *,
         max_unproven_tokens: int,
         is_ready: Callable[[], bool],
+        first_look: Callable[[], Awaitable[None]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._contract = contract
         self._max_unproven_tokens = max_unproven_tokens
         self._is_ready = is_ready
+        self._first_look = first_look
         self._clock = clock
         self._known: dict[int, _Known] = {}
         self._reserved: dict[int, int] = {}
@@ -128,9 +130,10 @@ class JobGate:
 
     async def _ask(self, job_id: int, signer: Signer, known: _Known) -> None:
         try:
-            if not self._is_ready():
-                raise TimeoutError
             async with asyncio.timeout(CHECK_LIMIT_S):
+                await self._first_look()
+                if not self._is_ready():
+                    raise TimeoutError
                 await self._simulate(job_id, signer, known)
         except AdmissionRefused as refusal:
             known.refusal, known.good = refusal, False

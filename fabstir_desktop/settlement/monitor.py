@@ -77,6 +77,7 @@ class ChainMonitor:
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._asking = asyncio.Lock()
+        self._looked = asyncio.Event()
         self._failures = 0
         self._probed_at: float | None = None
         self.has_l1_fee = False
@@ -111,6 +112,10 @@ class ChainMonitor:
     def is_ready(self) -> bool:
         """Whether claims can be made."""
         return self._status.state is ChainState.READY
+
+    async def wait_first_look(self) -> None:
+        """Return once it is known whether the chain can be used, or cannot; at once after the first look."""
+        await self._looked.wait()
 
     def set_signer(self, signer: Signer | None) -> None:
         """Another key, or none: read its balance."""
@@ -153,6 +158,7 @@ class ChainMonitor:
             else:
                 self._failures = 0
             self._lock_signer()
+            self._looked.set()
             if self._status.state is ChainState.READY and before is not ChainState.READY:
                 log.info("%s: chain %d and contract %s are ready", self._status.rpc, self._venue.chain_id, self._venue.contract)
                 self._on_ready()

@@ -79,6 +79,7 @@ class Settlement:
             self._contract,
             max_unproven_tokens=settings.max_unproven_tokens,
             is_ready=lambda: self._monitor.is_ready,
+            first_look=self._monitor.wait_first_look,
         )
         self.tracker = TokenTracker(
             ledger,
