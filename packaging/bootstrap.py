@@ -184,7 +184,7 @@ def ensure_installed(lock: str, what: str, options: list[str], covers: tuple[str
     say(f"installing {what}")
     if "llama-cpp-python" in (LOCKS / lock).read_text(encoding="utf-8") and not venv_works(["-c", FIND_LLAMA]):
         say("llama.cpp is compiled for this machine: about 3 minutes on two cores, once")
-    pip(["install", *options, "-r", str(LOCKS / lock)])
+    pip(["install", "--progress-bar", "off", *options, "-r", str(LOCKS / lock)])
     write_stamp(**{name: digest_of(LOCKS / name) for name in {lock, *covers}})
 
 

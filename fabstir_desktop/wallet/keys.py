@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import string
+import sys
 from typing import NoReturn
 
 from fabstir_desktop.errors import KeyInvalid
@@ -87,6 +88,17 @@ def read_private_key(text: str) -> SecretKey | KeyInvalid:
     if not 0 < int(digits, 16) < CURVE_ORDER:
         return KeyInvalid("this number is outside the range of private keys")
     return SecretKey(bytes.fromhex(digits))
+
+
+def forbid_core_dumps() -> None:
+    """Let a crash of this process leave no image of its memory, which holds the key. Windows has none by default.
+
+    The process stays readable to the same user's debuggers and desktop portals, which need that.
+    """
+    if sys.platform != "win32":
+        import resource  # noqa: PLC0415 - not on Windows
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _explain_strangers(digits: str, strangers: int) -> str:

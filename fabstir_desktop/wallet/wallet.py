@@ -15,7 +15,7 @@ from fabstir_desktop.errors import EnvironmentFault, FabstirError, KeyInvalid, K
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.events import WalletChanged
 from fabstir_desktop.jobs.status import KeySource, WalletState, WalletStatus
-from fabstir_desktop.wallet.keys import SecretKey, read_private_key
+from fabstir_desktop.wallet.keys import SecretKey, forbid_core_dumps, read_private_key
 from fabstir_desktop.wallet.keystore import FileStore, KeyringStore, keyring_advice, profile_name
 from fabstir_desktop.wallet.signer import Signer
 from fabstir_desktop.wallet.thread import OneThread
@@ -170,6 +170,8 @@ class Wallet:
         return WalletStatus(state, address, KeySource.FILE, f"keystore file {self._file.path}", detail, action)
 
     def _change(self, key: SecretKey | None, status: WalletStatus) -> WalletStatus:
+        if key is not None:
+            forbid_core_dumps()
         self._key, self._status = key, status
         if self._feed is not None:
             self._feed.publish(WalletChanged())

@@ -93,7 +93,7 @@ def test_what_the_stamp_says_is_not_installed_again_and_a_changed_lock_is(
     lock.write_text("a==1")
     for _ in range(2):
         bootstrap.ensure_installed("app.txt", "packages", ["--require-hashes"])
-    assert calls == [["install", "--require-hashes", "-r", str(lock)]]
+    assert calls == [["install", "--progress-bar", "off", "--require-hashes", "-r", str(lock)]]
     lock.write_text("a==2")
     bootstrap.ensure_installed("app.txt", "packages", ["--require-hashes"])
     assert len(calls) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -159,6 +160,19 @@ async def test_the_key_is_in_no_log_or_repr_of_the_wallet(
     await wallet.keep_environment_key()
     shown = [repr(wallet), str(vars(wallet)), repr(status), caplog.text]
     assert not any(CANARY[:12] in text for text in shown)
+
+
+async def test_with_a_key_in_memory_a_crash_leaves_no_core_file(tmp_path: Path, played: PlayedKeyring) -> None:
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        wallet = make_wallet(tmp_path, played)
+        await wallet.load()
+        assert resource.getrlimit(resource.RLIMIT_CORE) == (before[1], before[1])
+        await wallet.set_key(CANARY)
+        assert resource.getrlimit(resource.RLIMIT_CORE) == (0, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
 
 
 async def test_a_closed_wallet_has_forgotten_the_key(tmp_path: Path, played: PlayedKeyring) -> None:
