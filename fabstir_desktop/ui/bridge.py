@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import shiboken6
 from PySide6.QtCore import QObject, QTimer, Signal
 from PySide6.QtWidgets import QWidget
 
@@ -117,14 +118,21 @@ class Bridge(QObject):
         """Run a command; `busy` is disabled while it runs; what fails is told to `failed`, else shown in the window."""
         if busy is not None:
             busy.setEnabled(False)
-        return self._own(self._guard(work, done, failed or self.failed.emit, busy), "command")
+        task = self._own(self._guard(work, done, failed or self.failed.emit), "command")
+
+        def tidy(_: asyncio.Task[None]) -> None:
+            work.close()  # a command that was cancelled before it began
+            if busy is not None and shiboken6.isValid(busy):
+                busy.setEnabled(True)
+
+        task.add_done_callback(tidy)
+        return task
 
     async def _guard(
         self,
         work: Coroutine[Any, Any, Result],
         done: Callable[[Result], None] | None,
         failed: Callable[[str], None],
-        busy: QWidget | None,
     ) -> None:
         try:
             result = await work
@@ -137,8 +145,6 @@ class Bridge(QObject):
             if done is not None:
                 done(result)
         finally:
-            if busy is not None:
-                busy.setEnabled(True)
             self.refresh_soon()
 
     def refresh_soon(self) -> None:

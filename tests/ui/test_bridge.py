@@ -7,8 +7,8 @@ import logging
 import time
 
 import pytest
-from pytestqt.qtbot import QtBot
 from PySide6.QtWidgets import QPushButton
+from pytestqt.qtbot import QtBot
 from ui_support import FakeNode, fill_with_life, make_job
 
 from fabstir_desktop.errors import RpcUnreachable

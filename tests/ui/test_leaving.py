@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytestqt.qtbot import QtBot
 from PySide6.QtWidgets import QDialog
+from pytestqt.qtbot import QtBot
 from ui_support import CHAIN, SERVER, FakeNode, make_job
 
 from fabstir_desktop.jobs.events import RequestChanged
@@ -75,7 +75,7 @@ def test_quitting_with_open_work_says_what_is_open(leaving: Leaving) -> None:
     assert leaving.question is not None
     text = leaving.question.text.text()
     assert text.startswith("2 request")
-    assert "811 tokens unproven" in text
+    assert "611 tokens unproven" in text
     assert "1 claim" in text
     leaving.question.reject()
 

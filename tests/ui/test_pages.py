@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytestqt.qtbot import QtBot
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QFileDialog, QLineEdit
+from pytestqt.qtbot import QtBot
 from ui_support import ADDRESS, CHAIN, ENGINE, HUGE_JOB, FakeNode, make_job
 
 from fabstir_desktop.errors import KeyInvalid, KeyringLocked, SettingError
@@ -366,10 +366,11 @@ def test_a_setting_is_stored_and_can_be_put_back(
     row = page.row_by_name["checkpoint_threshold"]
     row.editor.setText("800")
     row.editor.editingFinished.emit()
-    qtbot.waitUntil(lambda: "checkpoint_threshold = 800" in (tmp_path / "settings.toml").read_text())
+    file = tmp_path / "settings.toml"
+    qtbot.waitUntil(lambda: file.exists() and "checkpoint_threshold = 800" in file.read_text())
     qtbot.waitUntil(row.reset_button.isEnabled)
     row.reset_button.click()
-    qtbot.waitUntil(lambda: "800" not in (tmp_path / "settings.toml").read_text())
+    qtbot.waitUntil(lambda: "800" not in file.read_text())
     qtbot.waitUntil(lambda: row.editor.text() == "100")
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pytestqt.qtbot import QtBot
 from PySide6.QtWidgets import QApplication, QDialog
+from pytestqt.qtbot import QtBot
 from ui_support import FakeNode
 
 from fabstir_desktop.jobs.problems import Problem, Severity
@@ -100,7 +100,7 @@ def test_every_state_shows_its_code_message_and_action_where_it_is_mended_and_in
     for code, severity, message, action, page in STATES:
         window.show_page("dashboard")
         busy_node.set_problems(Problem(code, severity, message, action, page=page))
-        qtbot.waitUntil(lambda: len(window.problems.texts()) == 1 and code in window.problems.texts()[0])
+        qtbot.waitUntil(lambda code=code: [code] == [text.split()[1] for text in window.problems.texts()])
         shown = window.problems.texts()[0]
         assert message in shown
         assert action in shown

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from pytestqt.qtbot import QtBot
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QTableView, QWidget
+from pytestqt.qtbot import QtBot
 from ui_support import CHAIN, ENGINE, SERVER, FakeNode, make_transaction
 
 from fabstir_desktop.errors import RpcUnreachable

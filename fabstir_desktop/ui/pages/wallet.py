@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import shiboken6
 from PySide6.QtCore import QUrl, Signal
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QWidget
@@ -282,6 +283,8 @@ class WalletPage(Page):
             self._waiting.cancel()
 
     def _end_waiting(self) -> None:
+        if not shiboken6.isValid(self):
+            return
         self._waiting = None
         self.waiting_row.setVisible(False)
         self.key_actions.setEnabled(True)
