@@ -20,6 +20,7 @@ from fabstir_desktop.feed import Feed
 from fabstir_desktop.inference.client import EngineClient
 from fabstir_desktop.inference.model_files import ModelFile, inspect_model
 from fabstir_desktop.inference.options import EngineOptions
+from fabstir_desktop.jobs.checks import Check
 from fabstir_desktop.jobs.diagnosis import DERIVED_CODES, derive_problems, describe_state
 from fabstir_desktop.jobs.events import (
     ChainChanged,
@@ -47,6 +48,8 @@ _HOUSEKEEPING_S = 0.5
 _RUN_MARK_S = 60.0
 _PORT_RETRY_S = 5.0
 _KEY_RETRY_S = 30.0
+_TEST_PROMPT = "Say in a few sentences what a lighthouse is for."
+_TEST_TOKENS = 120
 _DRAIN_SHARE = 0.5
 """Share of the time to stop that sessions and last claims may use, before the parts are ended."""
 
@@ -249,6 +252,31 @@ class HostNode:
     async def refresh_chain(self) -> None:
         """Look at chain, contract and balance now instead of at the next poll."""
         await self._running(self._settlement).refresh()
+
+    async def self_test(self, on_text: Callable[[str], None]) -> list[Check]:
+        """Stream one free prompt through the real socket and count it, then ask the chain anew; no transaction is sent.
+
+        `on_text` is given the answer as it comes. What fails is a check that did not pass, not an error.
+        """
+        checks = [await self._try_prompt(on_text)]
+        found = await self._running(self._settlement).diagnose()
+        return checks + [Check(check.name, check.passed, check.detail, check.action) for check in found]
+
+    async def _try_prompt(self, on_text: Callable[[str], None]) -> Check:
+        from fabstir_desktop.server.client import chat  # noqa: PLC0415 - only for this
+
+        url, name = self._running(self._server).status.url, "answer"
+        if url is None:
+            return Check(name, False, "the server does not listen", "see the problem about the port")
+        session = f"self-test-{time.time_ns()}"
+        try:
+            result = await chat(
+                url, job_id=None, session_id=session, prompt=_TEST_PROMPT, max_tokens=_TEST_TOKENS, on_text=on_text
+            )
+        except FabstirError as error:
+            return Check(name, False, str(error), "choose a model, and allow prompts without a job on this machine")
+        counted = f"{result.tokens_used} tokens streamed, {result.chunk_token_sum} counted by the client"
+        return Check(name, 0 < result.tokens_used == result.chunk_token_sum, counted, "look at the log")
 
     # --- own --------------------------------------------------------------------------------------------------------
 
