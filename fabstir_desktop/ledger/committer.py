@@ -22,7 +22,7 @@ from typing import Any
 import apsw
 
 from fabstir_desktop.errors import LedgerDamaged, LedgerError
-from fabstir_desktop.ledger.connection import translate
+from fabstir_desktop.ledger.connection import close_quietly, translate
 from fabstir_desktop.ledger.rows import fetch_value
 from fabstir_desktop.ledger.tokens import count_tokens, note_activity
 
@@ -83,8 +83,7 @@ class Committer:
         """Commit the group, or only sync if it is empty. Never raises an error of the file: the answers hold it."""
         if self.damage is not None:
             return refuse(group, self.damage)
-        full = self.sync_due is not None and time.monotonic() >= self.sync_due
-        full = full or any(isinstance(item, Write) and item.durable for item in group)
+        full = self._is_full(group)
         answers: list[Answer] = []
         self._group_number += 1
         try:
@@ -115,10 +114,15 @@ class Committer:
                 self.commit([])
                 self._connection.execute("UPDATE writer SET clean = 1")
                 self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        with contextlib.suppress(apsw.Error):
-            self._connection.close()
+        close_quietly(self._connection)
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _is_full(self, group: Sequence[TokenAdd | Write]) -> bool:
+        """Whether this commit must reach the medium."""
+        if self.sync_due is not None and time.monotonic() >= self.sync_due:
+            return True
+        return any(isinstance(item, Write) and item.durable for item in group)
 
     def _transact(self, group: Sequence[TokenAdd | Write], full: bool, answers: list[Answer]) -> int:
         connection = self._connection
@@ -201,8 +205,7 @@ class Committer:
     def _reopen(self) -> None:
         with contextlib.suppress(apsw.Error, LedgerError):
             connection = self._connect()
-            with contextlib.suppress(apsw.Error):
-                self._connection.close(True)
+            close_quietly(self._connection)
             self._adopt(connection)
 
     def _adopt(self, connection: apsw.Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import apsw
@@ -46,7 +47,7 @@ def open_for_writing(path: Path, vfs: str | None = None) -> apsw.Connection:
         for pragma in PRAGMAS:
             connection.execute(pragma)
     except BaseException:
-        connection.close()
+        close_quietly(connection)
         raise
     return connection
 
@@ -73,9 +74,15 @@ def open_for_reading(path: Path, vfs: str | None = None, *, leave_log: bool = Tr
         for pragma in (*PRAGMAS, "PRAGMA query_only = ON"):
             connection.execute(pragma)
     except BaseException:
-        connection.close()
+        close_quietly(connection)
         raise
     return connection
+
+
+def close_quietly(connection: apsw.Connection) -> None:
+    """Close whatever its state; an error of the disk while closing has nobody left to go to."""
+    with contextlib.suppress(apsw.Error):
+        connection.close()
 
 
 _SENTENCES: tuple[tuple[type[apsw.Error], str], ...] = (

@@ -14,7 +14,7 @@ import apsw
 from fabstir_desktop.errors import LedgerError
 from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.ledger.committer import Committer, TokenAdd
-from fabstir_desktop.ledger.connection import open_for_reading
+from fabstir_desktop.ledger.connection import close_quietly, open_for_reading
 from fabstir_desktop.ledger.keeper import Keeper
 from fabstir_desktop.ledger.reader import Reader
 from fabstir_desktop.ledger.startup import Opened, has_log, open_ledger, open_views
@@ -106,14 +106,16 @@ async def open_engine(path: Path, venue: Venue, vfs: str | None) -> LedgerEngine
 async def open_view_engine(path: Path, venue: Venue | None) -> tuple[LedgerEngine, Venue]:
     """Open an existing ledger for views only, and tell its venue. Raises LedgerError, LedgerTooNew."""
     loop = asyncio.get_running_loop()
-    connection, venue_id, found = await run_in_thread(lambda: open_views(path, venue), lambda opened: opened[0].close())
+    connection, venue_id, found = await run_in_thread(
+        lambda: open_views(path, venue), lambda opened: close_quietly(opened[0])
+    )
     reader = Reader(loop, connection, lambda: open_for_reading(path, leave_log=has_log(path)))
     return LedgerEngine(loop, venue_id, reader, None, None), found
 
 
 def _discard(opened: Opened) -> None:
-    opened.reading.close()
-    opened.writing.close()
+    close_quietly(opened.reading)
+    close_quietly(opened.writing)
     opened.lock.release()
 
 

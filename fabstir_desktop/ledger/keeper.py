@@ -16,6 +16,7 @@ import apsw
 
 from fabstir_desktop.errors import FabstirError, LedgerDamaged
 from fabstir_desktop.ledger.backup import back_up, backup_folder, drop_old_backups
+from fabstir_desktop.ledger.connection import close_quietly
 from fabstir_desktop.ledger.startup import check
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Keeper:
                 self._care(self._connection)
             finally:
                 with self._guard:
-                    self._connection.close()
+                    close_quietly(self._connection)
                     self._connection = None
         except LedgerDamaged as error:
             self._on_damage(error)

@@ -13,7 +13,7 @@ import apsw
 
 from fabstir_desktop.errors import LedgerError
 from fabstir_desktop.ledger.committer import Answer, Apply
-from fabstir_desktop.ledger.connection import translate
+from fabstir_desktop.ledger.connection import close_quietly, translate
 from fabstir_desktop.ledger.writer import deliver
 
 log = logging.getLogger(__name__)
@@ -65,8 +65,7 @@ class Reader:
             while (questions := self._next_questions()) is not None:
                 self._reply([self._ask(future, question) for future, question in questions if not future.cancelled()])
         finally:
-            with contextlib.suppress(apsw.Error):
-                self._connection.close()
+            close_quietly(self._connection)
             self._reply([(self._closed, None, None)])
 
     def _next_questions(self) -> list[tuple[asyncio.Future[Any], Apply]] | None:
@@ -97,8 +96,8 @@ class Reader:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
         except apsw.Error:
+            close_quietly(self._connection)
             with contextlib.suppress(apsw.Error):
-                self._connection.close(True)
                 self._connection = self._connect()
 
     def _reply(self, answers: list[Answer]) -> None:

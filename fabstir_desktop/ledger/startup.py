@@ -13,7 +13,13 @@ from filelock import BaseFileLock
 
 from fabstir_desktop.errors import LedgerDamaged, LedgerError
 from fabstir_desktop.jobs.ids import Venue
-from fabstir_desktop.ledger.connection import open_for_reading, open_for_writing, prepare_for_writing, translate
+from fabstir_desktop.ledger.connection import (
+    close_quietly,
+    open_for_reading,
+    open_for_writing,
+    prepare_for_writing,
+    translate,
+)
 from fabstir_desktop.ledger.lock import take_lock
 from fabstir_desktop.ledger.migrate import check_version, migrate, stored_version
 from fabstir_desktop.ledger.rows import fetch_row, fetch_rows, fetch_value
@@ -73,7 +79,7 @@ def _open(path: Path, venue: Venue, vfs: str | None, lock: BaseFileLock) -> Open
         venue_id = _enter(writing, venue)
         reading = open_for_reading(path, vfs)
     except BaseException:
-        writing.close(True)
+        close_quietly(writing)
         raise
 
     def connect() -> apsw.Connection:
@@ -150,7 +156,7 @@ def open_views(path: Path, venue: Venue | None) -> tuple[apsw.Connection, int, V
             wanted = venue or last_venue(connection) or NOWHERE
             return connection, find_venue(connection, wanted), wanted
         except BaseException:
-            connection.close()
+            close_quietly(connection)
             raise
     except apsw.Error as error:
         raise translate(error) from error
