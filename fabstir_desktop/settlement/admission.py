@@ -8,6 +8,7 @@ bounded backlog; unknown ones are refused. Without a key nothing is simulated: t
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ from fabstir_desktop.errors import (
     JobNotValid,
     RateLimited,
 )
+from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.contracts.base import JobFacts, RefusalKind, SettlementContract
 from fabstir_desktop.settlement.proof import join_proof, simulation_hash
@@ -189,6 +191,8 @@ class JobGate:
 
     async def _allowance(self, job_id: int, known: _Known, max_tokens: int) -> int:
         account = await self._ledger.account(job_id)
+        if known.facts is not None and known.facts.paid_tokens > 0 and (account is None or account.generated == 0):
+            account = await self._take_over(known.facts)
         generated = account.generated - account.written_off if account else 0
         reserved = self._reserved.get(job_id, 0)
         unproven = generated - account.proven if account else 0
@@ -209,6 +213,15 @@ class JobGate:
         if not self._is_ready():
             allowed = min(allowed, self._max_unproven_tokens - unproven - reserved)
         return allowed
+
+    async def _take_over(self, facts: JobFacts) -> JobAccount | None:
+        """A job that this ledger sees first, but the contract has paid for: the data folder was lost, or another machine
+        works on it. Those tokens are known from the chain alone and never claimed from here."""
+        mark = hashlib.sha256(f"first seen:{facts.job_id}:{facts.paid_tokens}".encode()).digest()
+        note = f"{facts.paid_tokens} tokens were claimed before this ledger knew the job"
+        log.warning("Job %d: %s", facts.job_id, note)
+        await self._ledger.record_foreign(facts.job_id, facts.paid_tokens, mark, note)
+        return await self._ledger.account(facts.job_id)
 
     async def _payable(self, job_id: int, before: int, wanted: int, signer: Signer) -> int:
         """For a contract that cannot be asked: the most tokens, up to `wanted`, whose claim it would still pay."""

@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 PARALLEL_CLAIMS = 8
 FORCE_LIMIT_S = 20.0
-IDLE_S = 15.0
+IDLE_POLLS = 7.5
+"""Rest in polls while nothing is on its way: 15 s at two seconds a poll."""
 BUG_RETRY_S = 60.0
 WAITING_STATES = (ClaimState.PLANNED, ClaimState.HELD)
 LONGEST_BACKOFF_S = 5.0
@@ -86,6 +87,7 @@ class CheckpointManager:
     ) -> None:
         self._parts = parts
         self._poll_s = poll_s
+        self._idle_s = IDLE_POLLS * poll_s
         self._is_ready = is_ready
         self._has_session = has_session
         self._on_account = on_account
@@ -194,7 +196,7 @@ class CheckpointManager:
         """One turn; returns how long to rest."""
         self._wake.clear()
         if not self._is_ready():
-            return IDLE_S  # whoever finds the chain ready wakes us
+            return self._idle_s  # whoever finds the chain ready wakes us
         progress = await self._look()
         if not self.recovered:
             await self._parts.recovery.run()
@@ -214,9 +216,9 @@ class CheckpointManager:
         if progress.unproven_slots:
             return self._poll_s
         if not self._due:
-            return IDLE_S
+            return self._idle_s
         soonest = min(entry.retry_at for entry in self._due.values())
-        return min(IDLE_S, max(self._poll_s, soonest - time.monotonic()))
+        return min(self._idle_s, max(self._poll_s, soonest - time.monotonic()))
 
     async def _pause(self, pause_s: float) -> None:
         with contextlib.suppress(TimeoutError):

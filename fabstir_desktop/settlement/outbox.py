@@ -40,6 +40,7 @@ RESEND_POLLS = 15.0
 """Unmined bytes are sent again after so many polls (15 s, then every 30 s, at two seconds a poll); the first bump likewise."""
 MAXIMUM_IN_FLIGHT = 64
 SIGNED_OVERHEAD_BYTES = 118
+FOREIGN_REMEMBERED_S = 600.0
 TYPICAL_CLAIM_GAS = 100_000
 
 
@@ -107,6 +108,7 @@ class Outbox:
         self._market = _Market()
         self._sending: dict[int, _Sending] = {}
         self._nonce_lock = asyncio.Lock()
+        self._foreign_at = 0.0
         self.in_flight_limit = MAXIMUM_IN_FLIGHT
         self.claim_gas = TYPICAL_CLAIM_GAS
         self.nonce_looks_used = False
@@ -128,7 +130,8 @@ class Outbox:
             raise RpcUnreachable("the fee market is unknown")
         offer = first_offer(market.market, self._fee_cap_wei)
         if offer is None:
-            raise _too_dear(market.market, self._fee_cap_wei)
+            problem = _too_dear_problem(market.market, self._fee_cap_wei)
+            raise ClaimWaits("gas is dearer than your cap", retry_s=self._resend_s / 3, problem=problem)
         self._board.clear("G03")
         l1_fee = await self._client.l1_fee_wei(len(calldata) + SIGNED_OVERHEAD_BYTES) * 3 // 2 if self._has_l1_fee() else 0
         self.claim_gas = estimate
@@ -210,6 +213,11 @@ class Outbox:
         """The fee market, at most two seconds old."""
         return (await self._read_market()).market
 
+    def foreign_use(self, nonce: int) -> None:
+        """A transaction that is not ours has used a nonce of this account."""
+        self._foreign_at = self._clock()
+        self._board.raise_(_foreign_nonce_problem(self.sender, nonce))
+
     def forget_market(self) -> None:
         """Read balance, nonce and fees anew at the next occasion."""
         self._market.read_at = -1e9
@@ -232,7 +240,9 @@ class Outbox:
         if ours is None:
             return chain_count
         if chain_count > ours:
-            self._board.raise_(foreign_nonce_problem(self.sender, chain_count - 1))
+            self.foreign_use(chain_count - 1)
+        elif self._clock() - self._foreign_at > FOREIGN_REMEMBERED_S:
+            self._board.clear("T03")
         return max(ours, chain_count)
 
     async def _sign(self, to: str, calldata: bytes, nonce: int, gas_limit: int, offer: FeeOffer) -> Attempt:
@@ -318,7 +328,7 @@ def no_gas_problem(short_wei: int | None) -> Problem:
     )
 
 
-def foreign_nonce_problem(sender: str, nonce: int) -> Problem:
+def _foreign_nonce_problem(sender: str, nonce: int) -> Problem:
     """T03."""
     return Problem(
         "T03",
@@ -327,11 +337,6 @@ def foreign_nonce_problem(sender: str, nonce: int) -> Problem:
         "Use this key in one program only",
         page="transactions",
     )
-
-
-def _too_dear(market: FeeMarket, cap_wei: int) -> ClaimWaits:
-    problem = _too_dear_problem(market, cap_wei)
-    return ClaimWaits("gas is dearer than your cap", retry_s=10.0, problem=problem)
 
 
 def _too_dear_problem(market: FeeMarket, cap_wei: int) -> Problem:

@@ -21,7 +21,7 @@ from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.board import ProblemBoard
 from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient, Receipt
 from fabstir_desktop.settlement.contracts.base import Refusal, RefusalKind, SettlementContract
-from fabstir_desktop.settlement.outbox import Outbox, foreign_nonce_problem
+from fabstir_desktop.settlement.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ class Reconciler:
         )
         if spender is None or spender.tx_hash in {attempt.tx_hash for attempt in slot.attempts}:
             return
-        self._board.raise_(foreign_nonce_problem(self._outbox.sender, slot.nonce))
+        self._outbox.foreign_use(slot.nonce)
         tag = "safe" if await self._replay_is_refused(slot) else "finalized"
         if number > await self._client.settled_number(tag, head):
             return  # it could still be reorganised away, and ours be mined after all
