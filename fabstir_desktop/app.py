@@ -19,6 +19,7 @@ from PySide6.QtCore import QCoreApplication
 from PySide6.QtWidgets import QApplication
 
 from fabstir_desktop.errors import FabstirError
+from fabstir_desktop.jobs.status import NodeStatus, WalletState
 from fabstir_desktop.logs import LogWriter, start_logging
 from fabstir_desktop.settings import Settings, default_data_dir, load_settings
 from fabstir_desktop.ui.bridge import Bridge
@@ -29,6 +30,7 @@ from fabstir_desktop.ui.main_window import MainWindow
 from fabstir_desktop.ui.theme import Theme
 from fabstir_desktop.ui.translation import install_translations
 from fabstir_desktop.ui.tray import Tray
+from fabstir_desktop.ui.wizard import needs_first_steps
 
 if TYPE_CHECKING:
     from fabstir_desktop.demo import Demo
@@ -178,6 +180,20 @@ class DesktopApp:
         await node.start()
         self._control = await serve_control(node)
         self.bridge.attach(node)
+        if not self._is_demo:
+            self._offer_first_steps()
+
+    def _offer_first_steps(self) -> None:
+        """Once the first look at key and model is done, and only if there is neither."""
+
+        def look(status: NodeStatus) -> None:
+            if status.wallet.state is WalletState.LOADING:
+                return
+            self.bridge.statusChanged.disconnect(look)
+            if needs_first_steps(status) and self.window.isVisible():
+                self.window.open_first_steps()
+
+        self.bridge.statusChanged.connect(look)
 
     async def _final_settings(self) -> Settings:
         if not self._is_demo:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from fabstir_desktop.feed import Feed
+from fabstir_desktop.jobs.checks import Check
 from fabstir_desktop.jobs.events import (
     EarningsChanged,
     JobChanged,
@@ -303,6 +304,15 @@ class FakeNode:
 
     async def refresh_chain(self) -> None:
         await self._command("refresh_chain")
+
+    async def self_test(self, on_text: Callable[[str], None]) -> list[Check]:
+        await self._command("self_test")
+        for piece in ("A lighthouse ", "warns ", "ships."):
+            on_text(piece)
+        return [
+            Check("answer", True, "57 tokens streamed, 57 counted by the client"),
+            Check("gas money", False, "no ETH at the address", "send some"),
+        ]
 
 
 def _with_wallet(status: NodeStatus, wallet: WalletStatus) -> NodeStatus:

@@ -35,6 +35,7 @@ from fabstir_desktop.ui.strip import Footer, StatusStrip, pause_seconds
 from fabstir_desktop.ui.theme import theme
 from fabstir_desktop.ui.widgets.basics import icon_button, label, row
 from fabstir_desktop.ui.widgets.lamp import Lamp
+from fabstir_desktop.ui.wizard import Wizard
 from fabstir_desktop.ui.words import Tone
 
 _NOTICE_MS = 8000
@@ -83,14 +84,19 @@ class MainWindow(QMainWindow):
         self.setWindowTitle(self.tr("Fabstir host"))
         self.setWindowIcon(icons.app_icon())
         self.strip, self.footer, self.notice, self.problems = StatusStrip(), Footer(), Notice(), ProblemList()
+        self.dashboard = DashboardPage(bridge)
+        self.jobs = JobsPage(bridge)
+        self.models = ModelsPage(bridge)
+        self.wallet = WalletPage(bridge)
+        self.settings_page = SettingsPage(bridge)
         self.page_by_name: dict[str, Page] = {
-            "dashboard": DashboardPage(bridge),
-            "jobs": JobsPage(bridge),
+            "dashboard": self.dashboard,
+            "jobs": self.jobs,
             "transactions": TransactionsPage(bridge),
-            "models": ModelsPage(bridge),
-            "wallet": WalletPage(bridge),
+            "models": self.models,
+            "wallet": self.wallet,
             "logs": LogsPage(bridge, store),
-            "settings": SettingsPage(bridge),
+            "settings": self.settings_page,
         }
         self.stack = QStackedWidget()
         for name in PAGES:
@@ -204,30 +210,10 @@ class MainWindow(QMainWindow):
         self.problems.actionRequested.connect(self._mend)
         for page in self.page_by_name.values():
             page.pageRequested.connect(self.show_page)
+        self.settings_page.firstStepsRequested.connect(self.open_first_steps)
         self.dashboard.submitRequested.connect(self.submit)
         self.jobs.submitRequested.connect(self.submit)
         self.jobs.submitJobRequested.connect(self.submit)
-
-    @property
-    def dashboard(self) -> DashboardPage:
-        """The dashboard."""
-        page = self.page_by_name["dashboard"]
-        assert isinstance(page, DashboardPage)  # noqa: S101 - tells the type checker
-        return page
-
-    @property
-    def jobs(self) -> JobsPage:
-        """The jobs page."""
-        page = self.page_by_name["jobs"]
-        assert isinstance(page, JobsPage)  # noqa: S101 - tells the type checker
-        return page
-
-    @property
-    def settings_page(self) -> SettingsPage:
-        """The settings page."""
-        page = self.page_by_name["settings"]
-        assert isinstance(page, SettingsPage)  # noqa: S101 - tells the type checker
-        return page
 
     # --- showing ------------------------------------------------------------------------------------------------------
 
@@ -327,6 +313,17 @@ class MainWindow(QMainWindow):
     def _refresh(self) -> None:
         if self.bridge.node is not None:
             self.bridge.run(self.bridge.node.refresh_chain())
+
+    def open_first_steps(self) -> Wizard:
+        """Open the first steps, or bring them back if they are open."""
+        for open_one in self.findChildren(Wizard):
+            open_one.raise_()
+            return open_one
+        wizard = Wizard(self.bridge, self)
+        wizard.keyRequested.connect(self.wallet.import_key)
+        wizard.modelRequested.connect(self.models.choose)
+        wizard.open()
+        return wizard
 
     # --- the window itself --------------------------------------------------------------------------------------------
 

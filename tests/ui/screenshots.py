@@ -68,6 +68,7 @@ def render(folder: Path, scheme: str, scale: str) -> None:
     from ui_support import FakeNode, fill_with_life
 
     from fabstir_desktop.ui.theme import Theme
+    from fabstir_desktop.ui.translation import install_translations
 
     QSettings.setPath(QSettings.defaultFormat(), QSettings.Scope.UserScope, tempfile.mkdtemp())
     app = QApplication(["screenshots"])
@@ -75,11 +76,18 @@ def render(folder: Path, scheme: str, scale: str) -> None:
     font.setPointSizeF(10)
     app.setFont(font)
     Theme(app, scheme)
+    translators = install_translations(app)
     loop = qasync.QEventLoop(app)
     node = FakeNode(Path(tempfile.mkdtemp()))
+    models = node.settings.data_dir / "models"
+    models.mkdir()
+    for name, megabytes in (("llama-3-8b-instruct.Q4_K_M", 49), ("phi-4.Q4_K_M", 84)):
+        with (models / f"{name}.gguf").open("wb") as file:
+            file.truncate(megabytes * 100_000_000)
     fill_with_life(node)
     with loop:
         loop.run_until_complete(_walk(folder, f"{scheme}-{scale}00", node))
+    del translators
 
 
 async def _walk(folder: Path, suffix: str, node: object) -> None:
@@ -88,6 +96,7 @@ async def _walk(folder: Path, suffix: str, node: object) -> None:
 
     from fabstir_desktop.jobs.problems import Problem, Severity
     from fabstir_desktop.ui.bridge import Bridge
+    from fabstir_desktop.ui.leaving import Leaving
     from fabstir_desktop.ui.log_store import LogStore
     from fabstir_desktop.ui.main_window import MainWindow
     from fabstir_desktop.ui.pages.page import PAGES
@@ -129,6 +138,19 @@ async def _walk(folder: Path, suffix: str, node: object) -> None:
     window.show_page("dashboard")
     await asyncio.sleep(0.4)
     window.grab().save(str(folder / f"1-dashboard-problems-{suffix}.png"))
+    wizard = window.open_first_steps()
+    for place in range(len(wizard.steps)):
+        if wizard.current is wizard.test:
+            wizard.run_test()
+        await asyncio.sleep(0.3)
+        if place in {0, 1, 2, 4, 6}:
+            wizard.grab().save(str(folder / f"8-first-steps-{place + 1}-{suffix}.png"))
+        wizard.go(1)
+    leaving = Leaving(bridge, window, lambda: True)
+    leaving.ask_to_quit()
+    await asyncio.sleep(0.2)
+    leaving.question.grab().save(str(folder / f"9-quit-{suffix}.png"))
+    leaving.question.reject()
     tray = Tray(bridge)
     tray.update()
     tray.menu.popup(window.pos())

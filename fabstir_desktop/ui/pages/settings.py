@@ -19,6 +19,7 @@ from fabstir_desktop.ui.widgets.basics import Card, button, label, row, rule
 class SettingsPage(Page):
     """Changes are stored at once; each row says when they take effect."""
 
+    firstStepsRequested = Signal()
     settingStored = Signal(str, object)
     """Name and value of what takes effect from now on."""
 
@@ -30,7 +31,7 @@ class SettingsPage(Page):
         self.search.setAccessibleName(self.search.placeholderText())
         self.search.setClearButtonEnabled(True)
         self.search.textChanged.connect(self._filter)
-        self.wizard_button = button(self.tr("First steps again…"))
+        self.wizard_button = button(self.tr("First steps again…"), self.firstStepsRequested.emit)
         folder = button(self.tr("Open data folder"), self._open_folder, icon="folder")
         layout = self.lay_out(self.tr("Settings"), self.search, self.wizard_button, folder)
         self.restart_note = label(self.tr("Stored. Some changes take effect at the next start."), wrap=True)
