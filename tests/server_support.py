@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -327,11 +328,26 @@ async def server_process(data_dir: Path, delay_s: float = 0.0, **changes: Any) -
             await process.wait()
 
 
+class Forgetful(dict[Any, list[int]]):
+    """Takes lists by key and keeps none."""
+
+    def setdefault(self, key: Any, default: list[int] = []) -> list[int]:  # noqa: B006
+        return []
+
+
 async def _serve_alone(arguments: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.INFO)
     delay_s = arguments["delay_s"]
     engine = ScriptedEngine(lambda request: Script(counting_script(request).pieces, delay_s=delay_s))
     async with serving(Path(arguments["data_dir"]), engine, **arguments["changes"]) as world:
+        # a process that runs for long must not grow by what its test parts remember
+        world.engine.requests = deque(maxlen=100)  # type: ignore[assignment]
+        world.engine.closed = deque(maxlen=100)  # type: ignore[assignment]
+        world.engine.emitted = Forgetful()
+        world.accountant.ids = Forgetful()
+        world.accountant.log = deque(maxlen=100)  # type: ignore[assignment]
+        world.accountant.begun = deque(maxlen=100)  # type: ignore[assignment]
+        world.accountant.clients = deque(maxlen=100)  # type: ignore[assignment]
         print(world.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)
 

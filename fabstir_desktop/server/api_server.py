@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, Final, assert_never
+from uuid import uuid4
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.exceptions import ConnectionClosed
@@ -15,8 +16,7 @@ from fabstir_desktop import __version__
 from fabstir_desktop.errors import EnvironmentFault, FabstirError
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.accounting import Accountant
-from fabstir_desktop.jobs.claims import ClaimState
-from fabstir_desktop.jobs.events import ClaimChanged, RequestChanged
+from fabstir_desktop.jobs.events import RequestChanged
 from fabstir_desktop.jobs.generation import Engine
 from fabstir_desktop.jobs.status import ServerStatus, StatusSource
 from fabstir_desktop.server.access import Access
@@ -30,10 +30,11 @@ from fabstir_desktop.server.actions import (
     Reply,
     Start,
 )
+from fabstir_desktop.server.announcer import Announcer
 from fabstir_desktop.server.answering import Answering, Run
 from fabstir_desktop.server.decoder import decode_frame
 from fabstir_desktop.server.door import Door, peer_of
-from fabstir_desktop.server.frames import ProtocolError, ReplyWriter, Usage, checkpoint_frame, error_frame
+from fabstir_desktop.server.frames import ProtocolError, ReplyWriter, Usage, error_frame
 from fabstir_desktop.server.guard import Doorkeeper, GuardedConnection
 from fabstir_desktop.server.limits import Limits
 from fabstir_desktop.server.listener import listen, url_of
@@ -41,7 +42,7 @@ from fabstir_desktop.server.metrics import ServerMetrics
 from fabstir_desktop.server.pages import Pages
 from fabstir_desktop.server.protocol import Protocol
 from fabstir_desktop.server.rates import Rate
-from fabstir_desktop.server.session import CancelReason, PromptRequest
+from fabstir_desktop.server.session import CancelReason, PromptRequest, Session
 from fabstir_desktop.server.tls import Certificate, certificate_of
 from fabstir_desktop.settings import Settings
 
@@ -52,7 +53,6 @@ _CERTIFICATE_CHECK_TICKS: Final = 240
 _END_SESSION_LIMIT_S: Final = 60.0
 _LARGE_FRAME_BYTES: Final = 32 * 1024
 """Frames above are decoded in a thread, so that they do not hold up the tokens of others."""
-_KNOWN_CHECKPOINTS: Final = 2048
 
 
 class ApiServer:
@@ -96,14 +96,15 @@ class ApiServer:
         self._frame_rate = Rate(self._limits.frames_per_s, self._limits.frames_burst)
         self._server: Server | None = None
         self._certificate: Certificate | None = None
+        self._instance = uuid4().hex
         self._url: str | None = None
         self._detail = ""
         self._connections: dict[int, GuardedConnection] = {}
         self._runs: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ticker: asyncio.Task[None] | None = None
-        self._checkpoints_told: dict[tuple[int, str, str], None] = {}
-        self._unsubscribe = feed.subscribe(ClaimChanged, self._claim_changed)
+        self._reacher: asyncio.Task[None] | None = None
+        self._announcer = Announcer(settings, feed, self._tell_job, self._instance)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -118,13 +119,15 @@ class ApiServer:
             self._certificate = await certificate_of(self._settings)
             tls = self._certificate.context if self._certificate is not None else None
             self._server = await listen(
-                self._settings, self._limits, self._serve_socket, self._door, self._doorkeeper, tls
+                self._settings, self._serve_socket, self._door, self._doorkeeper, tls=tls, instance=self._instance
             )
         except EnvironmentFault as error:
             self._detail = str(error)
             raise
         self._detail = ""
         self._url = url_of(self._settings.api_host, self._server, is_tls=tls is not None)
+        self._announcer.warn_of_exposure()
+        self._reacher = self._own(self._announcer.watch_public_url(), "public URL")
         self._ticker = self._own(self._tick(), "server tick")
         return self._url
 
@@ -133,8 +136,9 @@ class ApiServer:
         self._url = None
         loop = asyncio.get_running_loop()
         ends_at_s = loop.time() + timeout_s
-        if self._ticker is not None:
-            self._ticker.cancel()
+        for task in (self._ticker, self._reacher):
+            if task is not None:
+                task.cancel()
         self._perform(self._protocol.drain())
         await self._finish_tasks(timeout_s * 0.7)
         server, self._server = self._server, None
@@ -142,7 +146,7 @@ class ApiServer:
             server.close(code=1001, reason="the host is stopping")
             await self._wait_closed(server, max(0.1, ends_at_s - loop.time()))
         await self._finish_tasks(0.1)
-        self._unsubscribe()
+        self._announcer.close()
         self._metrics.close()
 
     def pause(self) -> None:
@@ -220,14 +224,13 @@ class ApiServer:
                 case Abandon():
                     self._abandon(action.request)
                 case EndSession():
-                    session_id = action.session.session_id
-                    self._own(self._end_session(session_id), f"end of session {session_id}")
+                    self._end_session(action.session)
                 case CloseSocket():
                     connection = self._connections.get(action.socket_id)
                     if connection is not None:
                         self._own(connection.close(action.code, action.reason), "closing a socket")
                 case JobContested():
-                    log.warning("a second client asked for job %d, which another one uses: refused", action.job_id)
+                    self._announcer.job_contested(action.job_id)
                 case _:
                     assert_never(action)
 
@@ -271,7 +274,11 @@ class ApiServer:
         name, window = (model.name, model.context_window) if model is not None else ("", 0)
         self._write(request.socket_id, writer.end("cancelled", Usage(0, 0, window), name))
 
-    async def _end_session(self, session_id: str) -> None:
+    def _end_session(self, session: Session) -> None:
+        self._announcer.jobs_released(session.jobs)
+        self._own(self._settle(session.session_id), f"end of session {session.session_id}")
+
+    async def _settle(self, session_id: str) -> None:
         try:
             await asyncio.wait_for(self._accountant.end_session(session_id), _END_SESSION_LIMIT_S)
         except TimeoutError:
@@ -279,17 +286,8 @@ class ApiServer:
         except FabstirError as error:
             log.warning("session %s was not settled: %s", session_id, error)
 
-    def _claim_changed(self, event: ClaimChanged) -> None:
-        """Tell the clients of the job. Called on the token's way of others: writes without waiting."""
-        kinds = {ClaimState.BOUND: "checkpoint_submitted", ClaimState.CONFIRMED: "checkpoint_confirmed"}
-        kind = kinds.get(event.state)
-        if kind is None or event.tx_hash is None or (event.claim_id, kind, event.tx_hash) in self._checkpoints_told:
-            return
-        self._checkpoints_told[(event.claim_id, kind, event.tx_hash)] = None
-        if len(self._checkpoints_told) > _KNOWN_CHECKPOINTS:
-            del self._checkpoints_told[next(iter(self._checkpoints_told))]
-        data = checkpoint_frame(kind, event.job_id, event.tokens, event.tx_hash)
-        for socket_id in self._protocol.sockets_of_job(event.job_id):
+    def _tell_job(self, job_id: int, data: bytes) -> None:
+        for socket_id in self._protocol.sockets_of_job(job_id):
             self._write(socket_id, data)
 
     # --- own --------------------------------------------------------------------------------------------------------

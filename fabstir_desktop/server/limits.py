@@ -26,7 +26,7 @@ class Limits:
     connections_per_address: int = 16
     half_open: int = 64
     """Of more than these, the oldest are cut off after a second."""
-    half_open_per_address: int = 8
+    half_open_per_address: int = 16
 
     open_s: float = 5.0
     close_s: float = 3.0

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Awaitable, Callable
 
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.http11 import Request, Response
 
 from fabstir_desktop.errors import EnvironmentFault
 from fabstir_desktop.server.door import Door
+from fabstir_desktop.server.exposure import INSTANCE_HEADER
 from fabstir_desktop.server.guard import Doorkeeper, guarded
-from fabstir_desktop.server.limits import Limits
 from fabstir_desktop.settings import Settings
 
 _SPARE_DESCRIPTORS = 256
@@ -25,9 +26,20 @@ Handler = Callable[[ServerConnection], Awaitable[None]]
 
 
 async def listen(
-    settings: Settings, limits: Limits, handler: Handler, door: Door, doorkeeper: Doorkeeper, tls: ssl.SSLContext | None
+    settings: Settings,
+    handler: Handler,
+    door: Door,
+    doorkeeper: Doorkeeper,
+    *,
+    tls: ssl.SSLContext | None,
+    instance: str,
 ) -> Server:
-    """Open the port of the settings. Raises EnvironmentFault with what to do about it."""
+    """Open the port of the settings; `instance` is shown in each handshake. Raises EnvironmentFault with what to do."""
+    limits = doorkeeper.limits
+
+    def introduce(_: ServerConnection, __: Request, response: Response) -> None:
+        response.headers[INSTANCE_HEADER] = instance
+
     raise_descriptor_limit(settings.max_connections + 4 * limits.half_open + _SPARE_DESCRIPTORS)
     # websockets writes whole frames, so prompts, to its log at DEBUG: this logger never gets there
     logger = logging.getLogger("fabstir_desktop.server.websockets")
@@ -38,6 +50,7 @@ async def listen(
             settings.api_host,
             settings.api_port,
             process_request=door,
+            process_response=introduce,
             create_connection=guarded(doorkeeper),
             compression=None,
             server_header=None,

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import trustme
 import websockets
+from engine_support import ScriptedEngine
 from prometheus_client.parser import text_string_to_metric_families
 from server_support import (
+    World,
     ask,
     http_get,
     inference,
@@ -26,10 +28,11 @@ from server_support import (
 
 from fabstir_desktop.errors import EnvironmentFault
 from fabstir_desktop.jobs.claims import ClaimState
-from fabstir_desktop.jobs.events import ClaimChanged
+from fabstir_desktop.jobs.events import ClaimChanged, ProblemCleared, ProblemRaised
 from fabstir_desktop.jobs.generation import EngineState
 from fabstir_desktop.jobs.problems import Problem, Severity
 from fabstir_desktop.jobs.status import ChainState, ServingState, WalletState, WalletStatus
+from fabstir_desktop.server.exposure import exposure_of, try_public_url
 from fabstir_desktop.server.tls import Certificate
 
 
@@ -350,7 +353,7 @@ def test_a_renewed_certificate_is_read_again_and_a_broken_one_is_not_used(tmp_pa
 
 async def test_half_a_tls_setting_is_said_plainly(tmp_path: Path) -> None:
     async with serving(tmp_path) as world:
-        other = type(world)(make_settings(tmp_path, tls_key=tmp_path / "key.pem"), world.engine, None)
+        other = World(make_settings(tmp_path, tls_key=tmp_path / "key.pem"), world.engine, None)
         with pytest.raises(EnvironmentFault, match="belong together"):
             await other.server.start()
 
@@ -359,3 +362,64 @@ async def test_the_ports_of_pages_are_freed(tmp_path: Path) -> None:
     async with serving(tmp_path) as world:
         await asyncio.gather(*(http_get(world.port, "/health") for _ in range(100)))
         await until(lambda: len(world.server._doorkeeper.connections) == 0)
+
+
+# --- what is exposed ---------------------------------------------------------------------------------------------------
+
+
+def test_what_becomes_reachable_is_said_before_it_is(tmp_path: Path) -> None:
+    closed = exposure_of(make_settings(tmp_path))
+    assert (closed.is_public, closed.is_plaintext) == (False, False)
+    everyone = exposure_of(make_settings(tmp_path, api_host="0.0.0.0", free_use="everyone", api_origins=("*",)))
+    assert (everyone.is_public, everyone.is_plaintext) == (True, True)
+    told = " ".join(everyone.sentences)
+    for word in ("every network", "earn nothing", "not encrypted", "Every web page"):
+        assert word in told
+    safe = exposure_of(make_settings(tmp_path, api_host="192.0.2.7", tls_certificate=tmp_path / "c", tls_key=tmp_path))
+    assert (safe.is_public, safe.is_plaintext) == (True, False)
+
+
+async def test_listening_beyond_this_machine_without_tls_is_a_standing_warning(tmp_path: Path) -> None:
+    world = World(make_settings(tmp_path, api_host="0.0.0.0"), ScriptedEngine(), None)
+    raised: list[str] = []
+    world.feed.subscribe(ProblemRaised, lambda event: raised.append(event.problem.code))
+    await world.server.start()
+    assert raised == ["S04"]
+    await world.server.stop(1.0)
+
+
+async def test_a_contested_job_is_shown_to_the_host_until_it_is_free(tmp_path: Path) -> None:
+    async with serving(tmp_path, trusted_proxies=("127.0.0.1",), session_grace_seconds=0) as world:
+        shown: list[tuple[str, str]] = []
+        world.feed.subscribe(ProblemRaised, lambda event: shown.append((event.problem.code, event.problem.subject)))
+        world.feed.subscribe(ProblemCleared, lambda event: shown.append(("cleared", event.subject)))
+        async with (
+            world.connect(additional_headers={"X-Forwarded-For": "203.0.113.1"}) as owner,
+            world.connect(additional_headers={"X-Forwarded-For": "203.0.113.2"}) as thief,
+        ):
+            await ask(owner, inference(job_id=5, session_id="s"))
+            for _ in range(3):
+                await ask(thief, inference(job_id=5, session_id="s"))
+            assert shown == [("S06", "5")]
+        await until(lambda: shown == [("S06", "5"), ("cleared", "5")])
+
+
+async def test_the_public_url_is_tried_and_must_lead_to_this_very_host(tmp_path: Path) -> None:
+    async with serving(tmp_path) as world, serving(tmp_path) as stranger:
+        instance = world.server._instance
+        assert await try_public_url(world.url, instance) is None
+        other = await try_public_url(stranger.url, instance)
+        assert other is not None
+        assert "another program or host" in other.message
+        nobody = await try_public_url("ws://127.0.0.1:1", instance)
+        assert nobody is not None
+        assert nobody.code == "S05"
+
+
+async def test_a_public_url_that_leads_nowhere_is_shown_to_the_host(tmp_path: Path) -> None:
+    world = World(make_settings(tmp_path, public_url="ws://127.0.0.1:1"), ScriptedEngine(), None)
+    raised: list[str] = []
+    world.feed.subscribe(ProblemRaised, lambda event: raised.append(event.problem.code))
+    await world.server.start()
+    await until(lambda: raised == ["S05"])
+    await world.server.stop(1.0)

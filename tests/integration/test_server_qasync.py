@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from engine_support import Script, ScriptedEngine, counting_script
 from server_support import ask, http_get, inference, receive, receive_until, send, serving, tokens_of, until
 
 from fabstir_desktop.server.control import ControlServer, call_running
+
+os.environ["QT_QPA_PLATFORM"] = "offscreen"
 
 
 @pytest.fixture
