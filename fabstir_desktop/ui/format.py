@@ -151,7 +151,9 @@ def clock(when: float | None, *, now: float | None = None) -> str:
         return UNKNOWN
     moment = datetime.fromtimestamp(when)
     today = datetime.fromtimestamp(time.time() if now is None else now)
-    return moment.strftime("%H:%M:%S" if moment.date() == today.date() else "%Y-%m-%d %H:%M")
+    if moment.date() == today.date():
+        return moment.strftime("%H:%M:%S")
+    return moment.strftime("%d %b %H:%M" if moment.year == today.year else "%Y-%m-%d")
 
 
 def full_time(when: float) -> str:

@@ -83,11 +83,20 @@ def write_stylesheet(colours: Colours, base_points: float) -> str:
         QLineEdit:focus, QComboBox:focus {{ border: 2px solid {accent}; padding: 5px 8px; }}
         QLineEdit:disabled, QComboBox:disabled {{ color: {muted}; background: {window}; }}
         QComboBox::drop-down {{ border: none; width: 24px; }}
-        QComboBox::down-arrow {{ image: url({_chevron(colours)}); width: 12px; height: 12px; }}
+        QComboBox::down-arrow {{ image: url({_picture(colours, "chevron")}); width: 12px; height: 12px; }}
         QComboBox QAbstractItemView {{
             background: {card}; color: {text}; border: 1px solid {line}; selection-background-color: {accent};
             selection-color: {on_accent}; padding: 4px;
         }}
+        QCheckBox {{ spacing: 8px; }}
+        QCheckBox::indicator {{
+            width: 15px; height: 15px; border: 1px solid {muted}; border-radius: 4px; background: {card};
+        }}
+        QCheckBox::indicator:checked {{
+            background: {accent}; border-color: {accent}; image: url({_picture(colours, "tick")});
+        }}
+        QCheckBox::indicator:focus {{ border: 2px solid {accent}; }}
+        QCheckBox::indicator:disabled {{ background: {window}; border-color: {line}; }}
         QProgressBar {{
             background: {hover}; border: 1px solid {line}; border-radius: 6px; text-align: center; color: {text};
             min-height: 16px;
@@ -110,8 +119,8 @@ def write_stylesheet(colours: Colours, base_points: float) -> str:
     return "".join(parts)
 
 
-def _chevron(colours: Colours) -> str:
-    name = "chevron-dark.svg" if colours.is_dark else "chevron-light.svg"
+def _picture(colours: Colours, name: str) -> str:
+    name = f"{name}-dark.svg" if colours.is_dark else f"{name}-light.svg"
     return (resource_dir() / "icons" / name).as_posix()
 
 

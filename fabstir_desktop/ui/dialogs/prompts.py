@@ -35,7 +35,7 @@ class Question(QDialog):
         layout.setContentsMargins(24, 20, 24, 18)
         layout.setSpacing(12)
         self.text = label(text, "title", wrap=True)
-        self.text.setMinimumWidth(self.fontMetrics().averageCharWidth() * 56)
+        self.text.setMinimumWidth(self.fontMetrics().averageCharWidth() * 72)
         layout.addWidget(self.text)
         if detail:
             layout.addWidget(label(detail, "muted", wrap=True))

@@ -160,11 +160,10 @@ class DashboardPage(Page):
             self.earned.show_answer(None, fmt.UNKNOWN, self.tr("Not read yet."))
             return
         amount = fmt.amounts(earnings.earned) if earnings.earned else self.tr("Nothing yet")
-        testnet = self.tr(" · testnet money") if status is not None and status.chain.is_testnet else ""
         spent = self.tr("for {tokens} tokens · gas {gas}").format(
             tokens=fmt.count(earnings.settled), gas=fmt.wei(earnings.gas_wei)
         )
-        self.earned.show_answer(None, amount, spent + testnet)
+        self.earned.show_answer(None, amount, spent)
         self.earned.value.setToolTip(fmt.amounts(earnings.earned, exact=True))
         set_tone(self.earned.value, Tone.OK if earnings.earned else Tone.QUIET)
 

@@ -46,7 +46,7 @@ class JobsPage(Page):
         self.model = JobsModel(self)
         self.proxy = ValueSortProxy(self)
         self.proxy.setSourceModel(self.model)
-        self.table = make_table(self.proxy, self.tr("Jobs"), (12, 14, 10, 9, 9, 10, 9, 16, 12), stretch=7)
+        self.table = make_table(self.proxy, self.tr("Jobs"), (13, 13, 7, 7, 7, 7, 6, 12, 12), stretch=7)
         sort_newest_first(self.table, JobsModel.CHANGED)
         self.drawer = JobDrawer(bridge)
         self.drawer.submitRequested.connect(self.submitJobRequested)

@@ -43,7 +43,7 @@ class TransactionsPage(Page):
         self.model = TransactionsModel(self)
         self.proxy = ValueSortProxy(self)
         self.proxy.setSourceModel(self.model)
-        self.table = make_table(self.proxy, self.tr("Transactions"), (11, 8, 12, 8, 30, 9, 18, 17), stretch=4)
+        self.table = make_table(self.proxy, self.tr("Transactions"), (15, 7, 12, 6, 30, 8, 17, 15), stretch=4)
         sort_newest_first(self.table, TransactionsModel.TIME)
         self.detail = label("", "muted", wrap=True, selectable=True)
         self.empty = EmptyState(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from PySide6.QtCore import QModelIndex, QSortFilterProxyModel, Qt
+from PySide6.QtGui import QFont, QFontMetrics
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 from fabstir_desktop.ui.models.keyed_table import ROW_ROLE
@@ -30,8 +31,12 @@ def make_table(proxy: QSortFilterProxyModel, name: str, widths: Sequence[int], *
     header.setHighlightSections(False)
     header.setSectionsMovable(True)
     character = table.fontMetrics().horizontalAdvance("0")
+    bold = header.font()
+    bold.setWeight(QFont.Weight.DemiBold)
+    titles = QFontMetrics(bold)
     for place, width in enumerate(widths):
-        table.setColumnWidth(place, width * character + 18)
+        title = str(proxy.headerData(place, Qt.Orientation.Horizontal))
+        table.setColumnWidth(place, max(width * character + 24, titles.horizontalAdvance(title) + 36))
     header.setSectionResizeMode(stretch, QHeaderView.ResizeMode.Stretch)
     header.setMinimumSectionSize(character * 5)
     return table
