@@ -19,6 +19,8 @@ class ClaimPolicy:
     threshold_tokens: int = 100
     minimum_tokens: int = 1
     maximum_tokens: int | None = None
+    keep_tokens: int = 0
+    """Left unclaimed while tokens stream, so that the last claim is not below a contract's minimum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,10 @@ def decide_claim(
     if available < policy.minimum_tokens:
         return ClaimLater(f"needs {policy.minimum_tokens} tokens, has {available}")
     # Where a void claim left a small gap, what lies behind it counts too: the gap must not hold the rest back.
-    if trigger is None and account.uncovered < policy.threshold_tokens:
-        return ClaimLater(f"{available} of {policy.threshold_tokens} tokens until the next checkpoint")
+    needed = max(policy.threshold_tokens, policy.minimum_tokens) + policy.keep_tokens
+    if trigger is None and account.uncovered < needed:
+        return ClaimLater(f"{available} of {needed} tokens until the next checkpoint")
+    if trigger is None and available > policy.keep_tokens:
+        available -= policy.keep_tokens
     count = available if policy.maximum_tokens is None else min(available, policy.maximum_tokens)
     return ClaimNow(account.next_start, account.next_start + count, trigger or ClaimReason.THRESHOLD)

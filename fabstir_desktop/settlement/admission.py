@@ -196,7 +196,7 @@ class JobGate:
         generated = account.generated - account.written_off if account else 0
         reserved = self._reserved.get(job_id, 0)
         unproven = generated - account.proven if account else 0
-        if unproven + reserved >= self._max_unproven_tokens:
+        if unproven >= self._max_unproven_tokens:
             raise RateLimited(
                 f"Job {job_id} has {unproven} tokens that are not proven on chain yet; it goes on when they are"
             )
@@ -212,6 +212,8 @@ class JobGate:
             allowed = await self._payable(job_id, unproven + reserved, max_tokens, self.signer)
         if not self._is_ready():
             allowed = min(allowed, self._max_unproven_tokens - unproven - reserved)
+            if allowed <= 0:
+                raise RateLimited(f"Running answers of job {job_id} fill its backlog; it goes on when the chain is back")
         return allowed
 
     async def _take_over(self, facts: JobFacts) -> JobAccount | None:

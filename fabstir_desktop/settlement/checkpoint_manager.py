@@ -24,6 +24,8 @@ from fabstir_desktop.jobs.status import CheckpointOutcome
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.claimer import Claimer, Submitted
+from fabstir_desktop.settlement.completer import Completer
+from fabstir_desktop.settlement.contracts.base import SettlementContract
 from fabstir_desktop.settlement.outbox import Outbox
 from fabstir_desktop.settlement.payments import PaymentReader
 from fabstir_desktop.settlement.reconciler import Progress, Reconciler
@@ -32,6 +34,8 @@ from fabstir_desktop.settlement.recovery import Recovery
 log = logging.getLogger(__name__)
 
 PARALLEL_CLAIMS = 8
+DEADLINE_POLLS = 10.0
+DEADLINE_MARGIN_S = 150.0
 FORCE_LIMIT_S = 20.0
 IDLE_POLLS = 7.5
 """Rest in polls while nothing is on its way: 15 s at two seconds a poll."""
@@ -70,6 +74,8 @@ class ManagerParts:
     reconciler: Reconciler
     payments: PaymentReader
     recovery: Recovery
+    completer: Completer
+    contract: SettlementContract
 
 
 class CheckpointManager:
@@ -103,6 +109,8 @@ class CheckpointManager:
         self._finality_at = 0.0
         self._failures = 0
         self._made = 0
+        self._settling = False
+        self._deadlines_at = 0.0
         self.recovered = False
         self.open_claims = 0
         """Claims on their way, as last seen."""
@@ -205,6 +213,8 @@ class CheckpointManager:
         made = self._made
         await self._resume_planned()
         await self._make_due()
+        self._settling = await self._parts.completer.run()
+        await self._watch_deadlines()
         if progress.open_slots or self._made != made:
             progress = await self._look()
         elif progress.head is not None or self._parts.payments.is_stale:
@@ -213,7 +223,7 @@ class CheckpointManager:
         return self._rest_s(progress)
 
     def _rest_s(self, progress: Progress) -> float:
-        if progress.unproven_slots:
+        if progress.unproven_slots or self._settling:
             return self._poll_s
         if not self._due:
             return self._idle_s
@@ -244,6 +254,8 @@ class CheckpointManager:
             log.info(
                 "Checkpoint confirmed for job %d - payment distributed (%s)", claim.job_id, split_text(payments)
             )
+        elif self._parts.contract.rules.settles_later:
+            log.info("Checkpoint confirmed for job %d - it is paid when the session is settled", claim.job_id)
         elif self._parts.payments.can_read:
             log.info("Checkpoint confirmed for job %d - no payment was reported with it", claim.job_id)
         else:
@@ -273,6 +285,21 @@ class CheckpointManager:
         trigger = None if self._has_session(account.job_id) else reason
         if isinstance(decide_claim(account, self._parts.claimer.policy, trigger=trigger), ClaimNow):
             self.due(account.job_id, trigger or ClaimReason.THRESHOLD)
+
+    async def _watch_deadlines(self) -> None:
+        """Where unproven tokens can be lost by time, prove them when half of it has passed."""
+        now = time.monotonic()
+        if not self._parts.contract.rules.has_deadlines or now < self._deadlines_at:
+            return
+        self._deadlines_at = now + DEADLINE_POLLS * self._poll_s
+        for account in await self._parts.ledger.accounts_with_unclaimed():
+            if account.claimable < self._parts.claimer.policy.minimum_tokens or account.open_claims:
+                continue
+            facts = await self._parts.contract.read_job(account.job_id)
+            if facts is not None and facts.is_open and facts.deadline is not None:
+                head = await self._parts.reconciler.head()
+                if facts.deadline - head.timestamp < DEADLINE_MARGIN_S:
+                    self.due(account.job_id, ClaimReason.DEADLINE)
 
     # --- claims -----------------------------------------------------------------------------------------------------
 

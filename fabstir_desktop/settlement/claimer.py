@@ -77,7 +77,9 @@ class Claimer:
     @property
     def policy(self) -> ClaimPolicy:
         """The host's threshold and the contract's minimum."""
-        return ClaimPolicy(self._threshold_tokens, self._contract.rules.minimum_tokens)
+        minimum = self._contract.rules.minimum_tokens
+        # Where small claims are refused, so much is kept back that the last claim of a session is large enough.
+        return ClaimPolicy(self._threshold_tokens, minimum, keep_tokens=minimum if minimum > 1 else 0)
 
     async def claim(self, job_id: int, trigger: ClaimReason | None) -> Submitted | ClaimLater:
         """Claim what the job has, if it is time. Raises ClaimWaits, ChainError, LedgerError, SignerLocked."""
@@ -177,6 +179,8 @@ class Claimer:
                 return await self._write_off(job_id, decision, refusal)
             raise await self._refused(job_id, refusal)
         tokens = min(decision.end - decision.start, facts.remaining_tokens)
+        if tokens < facts.first_claim_minimum:
+            return ClaimLater(f"the first claim of this job needs {facts.first_claim_minimum} tokens, there are {tokens}")
         if tokens < max(1, self.policy.minimum_tokens):
             text = f"the deposit is used up; {account.claimable} tokens are not covered"
             raise await self._refused(job_id, Refusal(RefusalKind.DEPOSIT, text))

@@ -137,7 +137,7 @@ class Outbox:
         self.claim_gas = estimate
         return Quote(calldata, gas_limit_for(estimate), offer, l1_fee)
 
-    async def bind(self, to: str, claims: Sequence[Claim], quote: Quote) -> Slot:
+    async def bind(self, to: str, claims: Sequence[Claim], quote: Quote, *, kind: str = "claim") -> Slot:
         """Take the next nonce, sign, and store it all in one transaction. Nothing is sent here.
 
         Raises ClaimWaits, SignerLocked, LedgerError, ChainError; then no nonce was taken.
@@ -148,7 +148,7 @@ class Outbox:
             nonce = await self._next_nonce(market.chain_count)
             attempt = await self._sign(to, quote.calldata, nonce, quote.gas_limit, quote.offer)
             return await self._ledger.bind(
-                [claim.claim_id for claim in claims], sender=self.sender, nonce=nonce, attempt=attempt
+                [claim.claim_id for claim in claims], sender=self.sender, nonce=nonce, attempt=attempt, kind=kind
             )
 
     async def send(self, slot: Slot) -> SendAnswer:

@@ -129,4 +129,7 @@ class PaymentReader:
         self._good_chunks += 1
         if self._good_chunks >= 5:
             self._chunk, self._good_chunks = min(LARGEST_CHUNK_BLOCKS, self._chunk * 2), 0
-        return self._contract.payments(logs)
+        payments = await self._contract.payments(logs)
+        if self._contract.rules.events_name_host:
+            return payments
+        return [payment for payment in payments if await self._ledger.account(payment.job_id) is not None]

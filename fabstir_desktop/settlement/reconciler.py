@@ -88,6 +88,10 @@ class Reconciler:
         progress.unproven_slots = len(remaining)
         return progress
 
+    async def head(self) -> BlockRef:
+        """The newest block. Raises ChainError."""
+        return await self._client.head()
+
     # --- blocks that are gone ---------------------------------------------------------------------------------------
 
     async def _undo_reorganised(self, slots: list[Slot], head: BlockRef, progress: Progress) -> list[Slot]:
@@ -259,6 +263,8 @@ class Reconciler:
                 continue
             if slot.succeeded:
                 await self._confirm(slot, progress)
+            elif not slot.claim_ids:
+                await self._ledger.mark_confirmed(slot.slot_id)  # a completion that came too early: it is made again
             elif await self._has_bound_claims(slot):
                 await self._settle_revert(slot, head, progress)
 
@@ -267,7 +273,7 @@ class Reconciler:
         tx_hash = slot.mined_hash or slot.attempts[-1].tx_hash
         receipt = await self._client.receipt(tx_hash)
         if receipt is not None:
-            payments = self._contract.payments(receipt.logs)
+            payments = await self._contract.payments(receipt.logs)
         await self._ledger.mark_confirmed(slot.slot_id)
         self._outbox.forget(slot)
         for claim_id in slot.claim_ids:

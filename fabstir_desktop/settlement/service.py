@@ -21,6 +21,7 @@ from fabstir_desktop.settlement.chain import RpcEndpoint
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.checkpoint_manager import CheckpointManager, ManagerParts
 from fabstir_desktop.settlement.claimer import Claimer
+from fabstir_desktop.settlement.completer import Completer
 from fabstir_desktop.settlement.contracts import make_contract
 from fabstir_desktop.settlement.diagnosis import ChainCheck, check_chain
 from fabstir_desktop.settlement.explorers import explorer_url
@@ -182,6 +183,15 @@ class Settlement:
             ),
             payments=PaymentReader(*common, self._feed, host=signer.address, confirmations=settings.confirmations),
             recovery=Recovery(self._ledger, self._contract, self._board, self._feed, host=signer.address),
+            completer=Completer(
+                *common,
+                outbox,
+                self._board,
+                self._feed,
+                has_session=self.tracker.has_session,
+                poll_s=settings.settlement_poll_seconds,
+            ),
+            contract=self._contract,
         )
         self._manager = self.tracker.manager = CheckpointManager(
             parts,

@@ -46,8 +46,10 @@ class JobFacts:
     is_open: bool
     first_claim_minimum: int = 0
     """Tokens that a job's first claim must have at least; 0 where there is no such rule."""
-    seconds_since_proof: float | None = None
-    """By block time, where the contract limits tokens per second."""
+    token: str = "ETH"  # noqa: S105 - money, no secret
+    """What it pays in: "ETH" or a token's address."""
+    completable_at: float | None = None
+    """Where the host must settle a job by a transaction of its own: from when it may (seconds since the epoch)."""
     deadline: float | None = None
     """When unproven tokens can be lost (seconds since the epoch), where the contract has a time-out."""
 
@@ -77,10 +79,15 @@ class ClaimSeen:
 
 @dataclass(frozen=True, slots=True)
 class ClaimRules:
-    """What the contract demands of a single claim."""
+    """What the contract demands of claims."""
 
     minimum_tokens: int = 1
-    tokens_per_second: int | None = None
+    settles_later: bool = False
+    """Claims are paid when the job is completed, by a transaction of its own."""
+    has_deadlines: bool = False
+    """Tokens that are not proven in time can be lost."""
+    events_name_host: bool = True
+    """Payment events can be filtered by host; otherwise they are filtered by the ledger's jobs."""
 
 
 class SettlementContract(Protocol):
@@ -113,8 +120,12 @@ class SettlementContract(Protocol):
         """Whether a claim with this proof has landed; None where the contract cannot be asked."""
         ...
 
-    def payments(self, logs: Sequence[EventLog]) -> list[Payment]:
-        """Payments to anyone that the logs report."""
+    async def payments(self, logs: Sequence[EventLog]) -> list[Payment]:
+        """Payments that the logs report."""
+        ...
+
+    def encode_completion(self, job_id: int) -> bytes:
+        """The calldata that settles a job; empty where claims are paid at once."""
         ...
 
     def payment_topics(self, host: str) -> list[list[bytes] | None]:
