@@ -11,19 +11,27 @@ _CHAIN_PROCESS = "fabstir_desktop.devnet.serve"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run fabstir-desktop; returns the exit code (0 done, 1 failed, 2 cannot start as asked)."""
-    multiprocessing.freeze_support()  # a frozen build starts its model process through this door
-    if sys.argv[1:3] == ["-m", _CHAIN_PROCESS]:  # and the demo's chain too
-        from fabstir_desktop.devnet.serve import main as serve_chain  # noqa: PLC0415
-
-        return serve_chain(sys.argv[3:])
-    # From here on late: a spawned child imports this file, and must not import the application with it.
-    from fabstir_desktop.errors import FabstirError  # noqa: PLC0415
+    if getattr(sys, "frozen", False):
+        _be_a_child()
+    from fabstir_desktop.errors import FabstirError  # noqa: PLC0415 - a child must not import the application
 
     try:
         return _run(arguments)
     except FabstirError as error:
         print(f"fabstir-desktop: {error}", file=sys.stderr)  # noqa: T201 - the last word to the person who started it
         return 2
+
+
+def _be_a_child() -> None:
+    """A frozen build starts its model process and the demo's chain through this door: be that, and never return."""
+    multiprocessing.freeze_support()
+    if sys.argv[1:3] == ["-m", _CHAIN_PROCESS]:
+        from fabstir_desktop.devnet.serve import main as serve_chain  # noqa: PLC0415
+
+        sys.exit(serve_chain(sys.argv[3:]))
+    from fabstir_desktop.inference.worker import run_if_worker  # noqa: PLC0415
+
+    run_if_worker(sys.argv)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

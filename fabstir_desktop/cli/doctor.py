@@ -97,7 +97,9 @@ def _check_port(settings: Settings, running_url: str | None) -> Line:
         try:
             probe.bind((settings.api_host, settings.api_port))
         except OSError as error:
-            return Line("port", False, f"{where} cannot be used: {error.strerror}", "free it, or choose another API_PORT")
+            return Line(
+                "port", False, f"{where} cannot be used: {error.strerror}", "free it, or choose another API_PORT"
+            )
     return Line("port", True, f"{where} is free" if settings.api_port else "a free one is picked at start")
 
 

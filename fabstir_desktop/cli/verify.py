@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from fabstir_desktop.errors import UserError
 from fabstir_desktop.inference.model_files import HashCache, inspect_model
-from fabstir_desktop.inference.replay import ReplayReport, replay_check
+from fabstir_desktop.inference.replay import replay_check
+from fabstir_desktop.jobs.generation import SamplingParameters
 from fabstir_desktop.settings import Settings
 from fabstir_desktop.settlement.proof import companion_path, verify_record
 
@@ -29,7 +30,8 @@ def _replay(path: Path, settings: Settings) -> bool:
         raise UserError("MODEL_PATH is not set: --replay needs the model file that made the tokens")
     digest = HashCache(None).sha256(inspect_model(settings.model_path))
     transcript = json.loads(companion_path(path).read_bytes())
-    return all([_replay_answer(answer, settings.model_path, digest) for answer in _answers(transcript)])
+    results = [_replay_answer(answer, settings.model_path, digest) for answer in _answers(transcript)]
+    return all(results)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,14 @@ def _replay_answer(answer: _Answer, model_path: Path, digest: str) -> bool:
     if answer.model != digest:
         print(f"FAILED  {where}: they were made by another model file (SHA-256 {answer.model[:16]}...)")
         return False
-    report: ReplayReport = replay_check(model_path, answer.context, answer.tokens, parameters=answer.parameters)
-    print(f"{'ok    ' if report.passed else 'FAILED'}  {where}: {report.detail}")
-    return report.passed
+    report = replay_check(model_path, answer.context, answer.tokens, _sampling(answer.parameters))
+    if report.is_plausible:
+        print(f"ok      {where}: the model could have chosen each of them")
+        return True
+    print(f"FAILED  {where}: the model could not have chosen the one at {report.impossible[0]}")
+    return False
+
+
+def _sampling(parameters: dict[str, Any]) -> SamplingParameters:
+    known = {field.name for field in fields(SamplingParameters)}
+    return SamplingParameters(**{name: value for name, value in parameters.items() if name in known})
