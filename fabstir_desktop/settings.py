@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     settlement_poll_seconds: float = _setting(2.0, "How often receipts and events are looked for.", gt=0, le=600)
 
     model_path: Path | None = _setting(None, "The GGUF file to serve.", "after running jobs")
+    engine_url: str | None = _setting(
+        None, "Address of an OpenAI-compatible server (vLLM, llama-server) to use instead of a local model."
+    )
     context_window: int | None = _setting(
         None, "Tokens of context a stream gets; empty: automatic.", ge=128, le=1_048_576
     )
@@ -120,6 +123,13 @@ class Settings(BaseSettings):
         if any(not url.startswith(("http://", "https://")) for url in urls):
             raise ValueError("each URL must start with http:// or https://")
         return urls
+
+    @field_validator("engine_url")
+    @classmethod
+    def _check_engine_url(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError("an address that starts with http:// or https://")
+        return url
 
     @field_validator("contract_proof_system", "contract_job_marketplace")
     @classmethod

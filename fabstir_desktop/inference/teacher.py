@@ -34,9 +34,8 @@ def force(path: str, prompt_ids: Sequence[int], token_ids: Sequence[int], thread
         batch.clear()
         batch.add(0, start, part, output=True, every=True)
         context.decode(batch)
-        for index in range(len(part)):
-            if start + index >= first_output:
-                report.append(_judge(context.logits(index), ids[start + index + 1]))
+        wanted = range(max(first_output - start, 0), len(part))
+        report.extend(_judge(context.logits(index), ids[start + index + 1]) for index in wanted)
     context.close()
     model.close()
     del log
