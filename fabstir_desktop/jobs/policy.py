@@ -60,7 +60,7 @@ def decide_claim(
     needed = max(policy.threshold_tokens, policy.minimum_tokens) + policy.keep_tokens
     if trigger is None and account.uncovered < needed:
         return ClaimLater(f"{available} of {needed} tokens until the next checkpoint")
-    if trigger is None and available > policy.keep_tokens:
+    if trigger is None and account.next_end is None:  # in a gap nothing is kept: what comes lies behind it
         available -= policy.keep_tokens
     count = available if policy.maximum_tokens is None else min(available, policy.maximum_tokens)
     return ClaimNow(account.next_start, account.next_start + count, trigger or ClaimReason.THRESHOLD)

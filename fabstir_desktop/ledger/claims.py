@@ -173,6 +173,8 @@ def read_last_proof_hash(db: apsw.Connection, venue_id: int, job_id: int) -> byt
 def move_claim(db: apsw.Connection, claim_id: int, state: ClaimState, note: str) -> None:
     """A step without a slot; the same state again only changes the note."""
     before = read_claim(db, claim_id)
+    if before.state not in (ClaimState.PLANNED, ClaimState.HELD, state):
+        raise LedgerRefused(f"not a step of a claim without a nonce: {before.state} to {state}")
     step_claim(db, claim_id, state, note)
     if before.state is not state:
         job = fetch_value(db, "SELECT job FROM claim WHERE id = ?", (claim_id,))

@@ -130,6 +130,7 @@ CREATE TABLE slot (
   CHECK ((state IN ('included', 'confirmed', 'final')) =
          (mined_hash IS NOT NULL AND block_number IS NOT NULL AND block_hash IS NOT NULL AND succeeded IS NOT NULL))
 ) STRICT;
+CREATE INDEX slot_state ON slot (chain_id, sender, state, nonce);
 
 CREATE TABLE binding (
   claim INTEGER NOT NULL REFERENCES claim,

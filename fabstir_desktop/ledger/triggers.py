@@ -157,6 +157,14 @@ _REFUSALS = (
         "WHERE b.claim = NEW.id AND b.released IS NULL AND s.state = NEW.state AND s.succeeded = 1)",
         "the transaction of the claim is not that far",
     ),
+    _refuse(
+        "claim_reopens_with_its_slot",
+        "BEFORE UPDATE OF state ON claim",
+        f"OLD.state <> NEW.state AND NEW.state = '{ClaimState.REOPENED}' AND NOT EXISTS "
+        "(SELECT 1 FROM binding b JOIN slot s ON s.id = b.slot "
+        "WHERE b.claim = NEW.id AND b.released IS NULL AND s.state = 'open')",
+        "the transaction of the claim is still in a block",
+    ),
     # slots
     _refuse("slot_begins", "BEFORE INSERT ON slot", "NEW.state <> 'open'", "a nonce begins as open"),
     _refuse(

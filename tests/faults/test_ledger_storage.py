@@ -182,7 +182,7 @@ async def sweep(tmp_path: Path, points: int, seed: int) -> Counter[str]:
 async def test_a_faulty_disk_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    hits = await sweep(tmp_path, 400, seed)
+    hits = await sweep(tmp_path, 500, seed)
     assert all(hits[kind] > 50 for kind in KINDS), hits
 
 

@@ -120,6 +120,7 @@ VIOLATIONS = {
     "a claim is bound without a nonce": "UPDATE claim SET state = 'bound' WHERE id = 3",
     "a claim is included before its transaction": "UPDATE claim SET state = 'included' WHERE id = 2",
     "a claim is included by a revert": "UPDATE claim SET state = 'included' WHERE id = 4",
+    "a claim is reopened while its transaction is in a block": "SPECIAL",
     "a nonce begins as burned": "INSERT INTO slot (chain_id, sender, nonce, kind, state, created_at) "
     "VALUES (1, 'a', 0, 'claim', 'burned', 0)",
     "a nonce is negative": "INSERT INTO slot (chain_id, sender, nonce, kind, state, created_at) "
@@ -186,6 +187,12 @@ def test_it_is_refused_that_a_claim_covers_a_live_claim_behind_a_void_one(db: ap
     db.execute(insert_claim(job=4, sequence=3, start=0, end=100))
 
 
+def test_it_is_refused_that_a_claim_is_reopened_while_its_transaction_is_in_a_block(db: apsw.Connection) -> None:
+    slots.mark_included(db, 2, fact(attempt(2), 6))
+    with pytest.raises(apsw.ConstraintError, match="still in a block"):
+        db.execute("UPDATE claim SET state = 'reopened' WHERE id = 2")
+
+
 def test_it_is_refused_that_a_released_binding_is_taken_back(db: apsw.Connection) -> None:
     slots.void_reverted(db, 3, "reverted", ClaimState.VOID)
     for value in ("NULL", "'another reason'"):
@@ -205,7 +212,11 @@ def test_every_refusing_trigger_is_provoked_by_a_test(db: apsw.Connection) -> No
     messages = {
         name: found[1] for name, sql in TRIGGERS.items() if (found := re.search(r"RAISE\(ABORT, '(.*)'\)", sql))
     }
-    seen: set[str] = {"a token belongs to one claim", "the binding is released for ever"}
+    seen: set[str] = {
+        "the transaction of the claim is still in a block",
+        "a token belongs to one claim",
+        "the binding is released for ever",
+    }
     for sql in VIOLATIONS.values():
         db.execute("SAVEPOINT probe")
         try:
@@ -246,7 +257,7 @@ def test_a_claim_takes_the_steps_of_the_table_and_no_others() -> None:
     ticket = tokens.open_ticket(connection, 1, 1, "s")
     tokens.count_tokens(connection, ticket, range(100))
     claims.plan_claim(connection, 1, new_claim(1, 0, 100))
-    fence = ["claim_keeps_its_nonce", "claim_bound_has_nonce", "claim_follows_its_slot"]
+    fence = ["claim_reopens_with_its_slot", "claim_keeps_its_nonce", "claim_bound_has_nonce", "claim_follows_its_slot"]
     passed = states_reached(connection, "claim", fence, [state.value for state in ClaimState])
     assert passed == {*CLAIM_STEPS} | {(state, state) for state in ClaimState}
 
