@@ -60,6 +60,8 @@ class _Due:
     reason: ClaimReason
     retry_at: float = 0.0
     why: str = ""
+    asked: int = 1
+    """How often it was asked for: an attempt that began before the last time does not answer it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +155,11 @@ class CheckpointManager:
         known = self._due.get(job_id)
         if known is None:
             self._due[job_id] = _Due(reason)
-        elif STRENGTH[reason] > STRENGTH[known.reason]:
-            known.reason, known.retry_at = reason, 0.0
         else:
-            return
+            known.asked += 1
+            if STRENGTH[reason] <= STRENGTH[known.reason]:
+                return
+            known.reason, known.retry_at = reason, 0.0
         self.wake()
 
     def wake(self) -> None:
@@ -349,6 +352,8 @@ class CheckpointManager:
         self, job_id: int, make: Callable[[], Awaitable[Submitted | ClaimLater]], fallback: ClaimReason
     ) -> Submitted | ClaimLater:
         """Make a claim; whatever stands in the way leaves the job due, with its cause, to be tried again."""
+        entry = self._due.get(job_id)
+        asked = entry.asked if entry is not None else 0
         try:
             result = await make()
         except ClaimWaits as wait:
@@ -361,7 +366,9 @@ class CheckpointManager:
         except Bug as error:
             log.exception("claiming job %d failed; other jobs go on", job_id)
             return self._postpone(job_id, fallback, BUG_RETRY_S, str(error))
-        entry = self._due.pop(job_id, None)
+        entry = self._due.get(job_id)
+        if entry is not None and entry.asked == asked:
+            del self._due[job_id]
         if isinstance(result, Submitted):
             self._made += 1
             account = await self._parts.ledger.account(job_id)

@@ -88,7 +88,7 @@ class Completer:
         head = await self._client.head()
         wait_s = (facts.completable_at or 0.0) - head.timestamp
         if wait_s > 0:
-            return min(wait_s, 30.0)
+            return min(wait_s, 5 * self._poll_s)
         calldata = self._contract.encode_completion(job_id)
         try:
             await self._contract.simulate(self._outbox.sender, calldata)
@@ -110,14 +110,14 @@ class Completer:
 
     async def _settled(self, job_id: int, left: int) -> None:
         """The contract has closed the job: what was proven is credited, what was not is forfeited."""
-        for claim in await self._ledger.claims(job_id=job_id, states=sorted(PROVEN_STATES)):
-            await self._ledger.mark_settled(claim.claim_id)
-        self._sent.pop(job_id, None)
         if left > 0:
             note = f"{left} tokens were not claimed before the session was settled and cannot be paid"
             await self._ledger.note_job(job_id, note)
             message = f"Job {job_id}: {note}."
             self._board.raise_(Problem("J04", Severity.INFORMATION, message, "Open the job", subject=str(job_id), page="jobs"))
+        for claim in await self._ledger.claims(job_id=job_id, states=sorted(PROVEN_STATES)):
+            await self._ledger.mark_settled(claim.claim_id)
+        self._sent.pop(job_id, None)
         self._feed.publish(JobChanged(job_id))
         self._feed.publish(EarningsChanged())
 
