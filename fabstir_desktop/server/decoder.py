@@ -39,6 +39,8 @@ ROLES: Final = frozenset({"system", "user", "assistant"})
 
 _MAX_DIGITS = 80
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_INNERMOST = re.compile(r"[\[{][^\[\]{}]*+[\]}]")
 _NOTHING: dict[str, Any] = {}
 _REFUSED = object()
 """Stands for a number that was refused, so that no check takes it for one."""
@@ -96,6 +98,8 @@ class _Strict:
 
 def _parse(text: str) -> tuple[dict[str, Any], str | None]:
     """The object and the first problem found in it. Raises ProtocolError if there is no object to be had."""
+    if _is_deep(text):
+        raise ProtocolError(f"the frame is nested deeper than {MAX_DEPTH}, or is not valid JSON")
     strict = _Strict()
     decoder = json.JSONDecoder(
         object_pairs_hook=strict.members,
@@ -105,26 +109,29 @@ def _parse(text: str) -> tuple[dict[str, Any], str | None]:
     )
     try:
         value = decoder.decode(text)
-    except RecursionError:
-        raise ProtocolError(f"the frame is nested deeper than {MAX_DEPTH}") from None
     except ValueError:
         raise ProtocolError("the frame is not valid JSON") from None
     if not isinstance(value, dict):
         raise ProtocolError("the frame must be a JSON object")
-    if strict.problem is None and text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
-        strict.note(f"the frame is nested deeper than {MAX_DEPTH}")
     if strict.problem is None and _SURROGATE.search(text) and _has_lone_surrogate(value):
         strict.note("a text holds half a character (a lone surrogate)")
     return value, strict.problem
 
 
-def _is_deep(value: Any) -> bool:
-    level = [value]
+def _is_deep(text: str) -> bool:
+    """Whether brackets outside strings nest deeper than allowed (or do not pair up), found without recursion.
+
+    Before parsing, because the parser recurses: where some library has raised Python's recursion limit, a few hundred
+    thousand brackets would overflow the C stack and end the process.
+    """
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    rest = _STRING.sub("", text)
     for _ in range(MAX_DEPTH):
-        level = [inner for outer in level for inner in _children(outer) if isinstance(inner, dict | list)]
-        if not level:
-            return False
-    return True
+        rest, pairs = _INNERMOST.subn("", rest)
+        if not pairs:
+            break
+    return "[" in rest or "{" in rest
 
 
 def _children(value: Any) -> list[Any]:

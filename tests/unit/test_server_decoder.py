@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from typing import Any
 
@@ -149,6 +150,25 @@ def test_json_that_is_malformed_or_ambiguous_is_refused(text: str) -> None:
     refusal(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["[" * 500_000, '{"a":' * 200_000, '{"type":"prompt","x":' + "[" * 400_000 + "]" * 400_000 + "}"]
+)
+def test_brackets_without_end_do_not_reach_the_parser_whatever_the_recursion_limit(text: str) -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000_000)  # as libraries do: the parser would run over its stack and end the process
+    try:
+        assert "nested deeper" in str(refusal(text))
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def test_brackets_inside_texts_are_no_nesting() -> None:
+    frame = {"type": "prompt", "prompt": '[[[[[[[[[[[[{{{{{{{{{{ \\" [[[[[[[[[[[[ \\\\'}
+    assert decode_prompt(frame).text == frame["prompt"]
+    turns = [{"role": "user", "content": f"turn {number} ["} for number in range(100)]
+    assert len(decode_prompt({"type": "prompt", "messages": turns}).context or ()) == 100
+
+
 def test_seven_levels_are_not_too_deep_and_a_pair_of_surrogates_is_one_character() -> None:
     assert decode_prompt('{"type":"prompt","prompt":"\\ud83d\\ude00","x":' + "[" * 7 + "]" * 7 + "}").text == "😀"
 
@@ -260,8 +280,31 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-REQUEST_FIELDS = ("request", "prompt", "messages", "max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stream")
-ID_FIELDS = ("type", "job_id", "jobId", "session_id", "sessionId", "chain_id", "chainId", "id", "model", "role", "content")
+REQUEST_FIELDS = (
+    "request",
+    "prompt",
+    "messages",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "stop",
+    "stream",
+)
+ID_FIELDS = (
+    "type",
+    "job_id",
+    "jobId",
+    "session_id",
+    "sessionId",
+    "chain_id",
+    "chainId",
+    "id",
+    "model",
+    "role",
+    "content",
+)
 FIELDS = st.sampled_from((*REQUEST_FIELDS, *ID_FIELDS))
 KINDS = st.sampled_from(["inference", "prompt", "session_init", "stream_cancel", "session_end", "ping"])
 ODD_FRAMES = st.builds(
@@ -306,6 +349,7 @@ def _decode_anything(data: str | bytes) -> None:
     [
         '{"type":"x","a":[' + ",".join(['{"b":1}'] * 110_000) + "]}",
         '{"type":"x","a":[' + "1," * 500_000 + "1]}",
+        '{"type":"x","a":' + ("[[[[[[" + "]]]]]],[[[[[[" * 80_000 + "]]]]]]").join(["[", "]"]) + "}",
         '{"type":"x","a":"' + "\\u0041" * 170_000 + '"}',
         '{"type":"x","a":"' + "\\ud83d\\ude00" * 80_000 + '"}',
     ],
