@@ -11,12 +11,14 @@ import ctypes
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import llama_cpp
 import numpy as np
 
+from fabstir_desktop.inference.threads import ThreadGovernor
 from fabstir_desktop.inference.wire import Sampling
 
 PENALTY_WINDOW_TOKENS = 64
@@ -39,6 +41,8 @@ class ContextOptions:
     window: int
     sequences: int
     threads: int
+    yields_cores: bool = False
+    """Use fewer threads while other programs want the cores; for models that are computed on the CPU alone."""
     batch_tokens: int = 2048
     unit_tokens: int = 512
 
@@ -219,6 +223,7 @@ class LlamaContext:
         if not self.handle:
             raise LlamaError("there is not enough memory for the context")
         self._memory = llama_cpp.llama_get_memory(self.handle)
+        self._governor = ThreadGovernor(options.threads) if options.yields_cores else None
         self.window = int(llama_cpp.llama_n_ctx_seq(self.handle))
         self.vocabulary_size = model.vocabulary_size
 
@@ -230,9 +235,15 @@ class LlamaContext:
 
     def decode(self, batch: Batch) -> None:
         """Compute one step. Raises DecodeError."""
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
         code = llama_cpp.llama_decode(self.handle, batch.native)
         if code != 0:
             raise DecodeError(f"llama_decode failed with code {code}")
+        if self._governor is not None:
+            before = self._governor.threads
+            threads = self._governor.note(time.perf_counter() - wall_s, time.process_time() - cpu_s)
+            if threads != before:
+                llama_cpp.llama_set_n_threads(self.handle, threads, threads)
 
     def logits(self, index: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         """A view of the logits of the batch's token `index`, valid until the next step."""

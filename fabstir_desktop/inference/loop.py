@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -21,11 +20,17 @@ PROGRESS_STEP = 0.02
 
 Send = Callable[[wire.Message], None]
 Guard = Callable[[Callable[[], None]], Callable[[], None]]
-Inbox = queue.SimpleQueue[wire.ToWorker]
+Work = Prepared | wire.Refused | wire.Cancel | wire.Hold
+Inbox = queue.SimpleQueue[wire.Load | wire.Begin]
+WorkQueue = queue.SimpleQueue[Work]
 
 
-def serve(inbox: Inbox, send: Send, guard: Guard) -> None:
-    """Load the model that the first message names, then answer for ever. A model that cannot be loaded is reported."""
+def serve(inbox: Inbox, work: WorkQueue, send: Send, guard: Guard) -> None:
+    """Load the model that the first message names, then answer for ever. A model that cannot be loaded is reported.
+
+    Further messages of `inbox` are requests, prepared in a thread of their own; `work` takes them to the decode loop, and
+    cancels past them.
+    """
     load = inbox.get()
     if not isinstance(load, wire.Load):
         raise TypeError("the first message must be Load")
@@ -34,14 +39,10 @@ def serve(inbox: Inbox, send: Send, guard: Guard) -> None:
     except (LlamaError, TemplateError) as error:
         send(wire.LoadFailed(str(error)))
         return
-    work: queue.SimpleQueue[Work] = queue.SimpleQueue()
-    sorter = _Sorter(inbox, work, loaded.preparer)
-    threading.Thread(target=guard(sorter.run), name="prepare", daemon=True).start()
+    preparing = _Preparing(inbox, work, loaded.preparer)
+    threading.Thread(target=guard(preparing.run), name="prepare", daemon=True).start()
     send(loaded.ready)
-    DecodeLoop(loaded.core, work, sorter, send).run()
-
-
-Work = Prepared | wire.Refused | wire.Cancel | wire.Hold
+    DecodeLoop(loaded.core, work, preparing, send).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def load_model(load: wire.Load, send: Send) -> Loaded:
     model, note = _load_weights(load, send)
     window = min(load.context_window, model.trained_window or load.context_window)
     preparer = Preparer(model, window)
-    options = ContextOptions(window, load.parallel, load.threads)
+    options = ContextOptions(window, load.parallel, load.threads, yields_cores=log.offloaded_layers == 0)
     core = EngineCore(model, options, preparer.common_prefix(), load.session_cache_bytes)
     if load.gpu_layers and log.offloaded_layers < min(load.gpu_layers, model.layer_count):
         note = f"{log.offloaded_layers} of {load.gpu_layers} wanted layers are on the GPU; the rest runs on the CPU"
@@ -97,35 +98,36 @@ def gpu_layer_attempts(wanted: int | None, gpu: bool) -> list[int]:
     return [-1, 24, 12, 0]
 
 
-class _Sorter:
-    """The preparing thread: conversations become prompts here, everything else passes through at once."""
+class _Preparing:
+    """The preparing thread: conversations become prompts here, one after the other."""
 
-    def __init__(self, inbox: Inbox, work: queue.SimpleQueue[Work], preparer: Preparer) -> None:
+    def __init__(self, inbox: Inbox, work: WorkQueue, preparer: Preparer) -> None:
         self._inbox = inbox
         self._work = work
         self._preparer = preparer
-        self.preparing = False
+        self.is_busy = False
 
     def run(self) -> None:
         """Never returns."""
         while True:
             message = self._inbox.get()
             if isinstance(message, wire.Begin):
-                self.preparing = True
+                self.is_busy = True
                 self._work.put(self._preparer.prepare(message))
-                self.preparing = not self._inbox.empty()
-            elif isinstance(message, wire.Cancel | wire.Hold):
-                self._work.put(message)
+                self.is_busy = not self._inbox.empty()
 
 
 class DecodeLoop:
     """Step after step while there is anything to do; asleep otherwise."""
 
-    def __init__(self, core: EngineCore, work: queue.SimpleQueue[Work], sorter: _Sorter, send: Send) -> None:
+    def __init__(self, core: EngineCore, work: WorkQueue, preparing: _Preparing, send: Send) -> None:
         self._core = core
         self._work = work
-        self._sorter = sorter
+        self._preparing = preparing
         self._send = send
+        self._newest = 0
+        self._cancelled_early: set[int] = set()
+        """Streams that were cancelled before their prompt was prepared."""
 
     def run(self) -> None:
         """Never returns."""
@@ -146,7 +148,7 @@ class DecodeLoop:
         if not self._core.busy:
             self._handle(self._work.get(), report)
             deadline = time.monotonic() + GATHER_S
-            while self._sorter.preparing and (left := deadline - time.monotonic()) > 0:
+            while self._preparing.is_busy and (left := deadline - time.monotonic()) > 0:
                 try:
                     self._handle(self._work.get(timeout=left), report)
                 except queue.Empty:
@@ -159,16 +161,22 @@ class DecodeLoop:
             self._handle(work, report)
 
     def _handle(self, work: Work, report: StepReport) -> None:
-        if isinstance(work, Prepared):
-            self._core.begin(work, report)
+        if isinstance(work, wire.Cancel):
+            if not self._core.cancel(work.stream, report) and work.stream > self._newest:
+                self._cancelled_early.add(work.stream)
+        elif isinstance(work, wire.Hold):
+            self._core.hold(work.stream, work.held)
+        else:
+            self._welcome(work, report)
+
+    def _welcome(self, work: Prepared | wire.Refused, report: StepReport) -> None:
+        """A request comes out of preparation; they come in the order of their numbers."""
+        number = work.stream if isinstance(work, wire.Refused) else work.begin.stream
+        self._newest = number
+        if number in self._cancelled_early:
+            self._cancelled_early.remove(number)
+            report.ended.append(wire.Ended(number, "cancelled", ""))
         elif isinstance(work, wire.Refused):
             report.refused.append(work)
-        elif isinstance(work, wire.Cancel):
-            self._core.cancel(work.stream, report)
         else:
-            self._core.hold(work.stream, work.held)
-
-
-def default_threads() -> int:
-    """The machine's cores."""
-    return os.cpu_count() or 4
+            self._core.begin(work, report)
