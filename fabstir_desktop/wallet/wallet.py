@@ -7,6 +7,7 @@ replaced or moved without being asked.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace as changed
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -43,7 +44,7 @@ class Wallet:
         self._thread = OneThread("wallet-sign")
         self._lock = asyncio.Lock()
         self._key: SecretKey | None = None
-        self._status = WalletStatus(WalletState.LOADING, detail="not looked for yet")
+        self._status = WalletStatus(WalletState.LOADING, detail="The key is being looked for.")
 
     @property
     def status(self) -> WalletStatus:
@@ -172,6 +173,7 @@ class Wallet:
     def _change(self, key: SecretKey | None, status: WalletStatus) -> WalletStatus:
         if key is not None:
             forbid_core_dumps()
+        status = changed(status, detail=_sentence(status.detail), action=_sentence(status.action))
         self._key, self._status = key, status
         if self._feed is not None:
             self._feed.publish(WalletChanged())
@@ -194,3 +196,7 @@ def _from_fault(fault: FabstirError | None) -> WalletStatus:
     else:
         state, action = WalletState.UNAVAILABLE, keyring_advice()
     return WalletStatus(state, None, KeySource.KEYRING, "keyring", str(fault), action)
+
+
+def _sentence(text: str) -> str:
+    return text and text[0].upper() + text[1:].rstrip(".") + "."

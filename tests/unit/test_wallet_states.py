@@ -43,7 +43,7 @@ async def test_without_a_keyring_the_wallet_is_unavailable_and_says_what_to_do(t
     status = await wallet.load()
     assert status.state is WalletState.UNAVAILABLE
     assert status.action
-    with pytest.raises(KeyMissing, match="no keyring answers"):
+    with pytest.raises(KeyMissing, match="No keyring answers"):
         wallet.signer(84532, frozenset())
     with pytest.raises(KeyringUnavailable):
         await wallet.set_key(CANARY)
@@ -102,7 +102,7 @@ async def test_a_locked_keyring_is_a_state_and_opens_at_the_next_try(tmp_path: P
     wallet = make_wallet(tmp_path, played)
     status = await wallet.load()
     assert (status.state, status.address) == (WalletState.LOCKED, None)
-    assert "unlock" in status.action
+    assert "Unlock" in status.action
     with pytest.raises(KeyringLocked):
         await wallet.remove_key()
     played.error = None
