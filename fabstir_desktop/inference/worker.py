@@ -17,7 +17,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -61,17 +61,23 @@ class Worker:
         self._incoming = incoming
         self._outgoing = outgoing
         self._sending = threading.Lock()
-        self._inbox: queue.SimpleQueue[wire.ToWorker] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[wire.Load | wire.Begin] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def run(self) -> None:
         """Read messages until the parent is gone, then end the whole process at once."""
         threading.stack_size(STACK_BYTES)
-        threading.Thread(target=self._guard(self._work), name="decode", daemon=True).start()
+        threading.Thread(target=self._guard(self._serve), name="decode", daemon=True).start()
         reader = wire.FrameReader()
         with contextlib.suppress(OSError, wire.WireError, msgspec.MsgspecError):
             while data := os.read(self._incoming.fileno(), READ_BYTES):
                 for body in reader.feed(data):
-                    self._inbox.put(wire.to_worker_decoder.decode(body))
+                    message = wire.to_worker_decoder.decode(body)
+                    # A cancel does not wait behind another's long prompt.
+                    if isinstance(message, wire.Load | wire.Begin):
+                        self._inbox.put(message)
+                    else:
+                        self._work.put(message)
         # Destructors may hang in a driver; everything worth keeping is with the parent.
         os._exit(0)
 
@@ -82,11 +88,11 @@ class Worker:
             while view:
                 view = view[os.write(self._outgoing.fileno(), view) :]
 
-    def _work(self) -> None:
+    def _serve(self) -> None:
         # llama.cpp is loaded here, in the thread with the large stack, and in no other process.
         from fabstir_desktop.inference.loop import serve  # noqa: PLC0415
 
-        serve(self._inbox, self.send, self._guard)
+        serve(self._inbox, self._work, self.send, self._guard)
 
     def _guard(self, body: Callable[[], None]) -> Callable[[], None]:
         """Any escape from a thread ends the process: a worker with a dead thread would only look alive."""

@@ -242,3 +242,29 @@ async def test_a_waiting_request_can_be_cancelled(engine: EngineClient) -> None:
     assert (await waiting).finish_reason == "cancelled"
     assert engine.status.queued_requests == 0
     await asyncio.gather(*running)
+
+
+async def test_clients_that_come_and_go_leave_nothing_behind(engine: EngineClient) -> None:
+    async def visit(number: int) -> None:
+        async with contextlib.aclosing(engine.generate(ask(f"Write story {number}.", 300))) as stream:
+            for _ in range(number % 3):
+                await anext(stream)
+
+    for _ in range(10):
+        await asyncio.gather(*(visit(number) for number in range(8)))
+    await wait_until(lambda: engine.status.active_streams == 0, 5, "the free streams")
+    assert engine.status.queued_requests == 0
+    assert len((await collect(engine, ask("Say hello.", 3))).token_ids) == 3
+
+
+async def test_a_request_cancelled_at_once_ends_even_behind_a_long_prompt(engine: EngineClient) -> None:
+    long = asyncio.create_task(collect(engine, ask("some words " * 100_000, 2)))
+    await asyncio.sleep(0)
+    quick = ask("Write a story.", 300)
+    stream = engine.generate(quick)
+    waiting = asyncio.create_task(anext(stream))
+    await asyncio.sleep(0)
+    engine.cancel(quick.request_id)
+    assert await asyncio.wait_for(waiting, 30) == Finished("cancelled")
+    with pytest.raises(ContextOverflow):
+        await long
