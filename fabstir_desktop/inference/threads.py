@@ -28,6 +28,7 @@ class ThreadGovernor:
         self._calm_s = 0.0
         self._patience_s = FIRST_PATIENCE_S
         self._is_warm = False
+        self._is_trying = False
 
     def note(self, wall_s: float, cpu_s: float) -> int:
         """Take one step's time by the clock and the processor time of the process in it; returns `threads`."""
@@ -46,16 +47,18 @@ class ThreadGovernor:
         return self.threads
 
     def _yield(self) -> None:
-        if self._calm_s < WINDOW_S:  # the try of one more thread failed at once
+        if self._is_trying:  # one more thread, and at once it was too many
             self._patience_s = min(2 * self._patience_s, LONGEST_PATIENCE_S)
+        self._is_trying = False
         self._calm_s = 0.0
         self.threads = max(1, self.threads - max(1, self.threads // 4))
 
     def _wait(self, window_s: float, share: float) -> None:
         self._calm_s += window_s
-        if self.threads == self._full:
-            if self._calm_s >= FIRST_PATIENCE_S:
-                self._patience_s = FIRST_PATIENCE_S
-        elif self._calm_s >= self._patience_s and share >= CONTENDED_SHARE:
+        self._is_trying = False
+        if self.threads < self._full and self._calm_s >= self._patience_s and share >= CONTENDED_SHARE:
             self._calm_s = 0.0
+            self._is_trying = True
             self.threads += 1
+        elif self._calm_s >= FIRST_PATIENCE_S and self.threads == self._full:
+            self._patience_s = FIRST_PATIENCE_S
