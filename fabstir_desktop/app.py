@@ -118,6 +118,9 @@ class DesktopApp:
         tray.resumeRequested.connect(window.resume)
         tray.quitRequested.connect(self.leaving.ask_to_quit)
         self.leaving.quitNow.connect(self.end)
+        self.bridge.problemsChanged.connect(
+            lambda _: tray.tell_new_errors(is_window_seen=window.isVisible() and not window.isMinimized())
+        )
         window.settings_page.settingStored.connect(self._take_setting)
         self._app.commitDataRequest.connect(lambda _: self.end())
         self._app.aboutToQuit.connect(self.window.remember_place)

@@ -22,6 +22,7 @@ from fabstir_desktop.jobs.status import CheckpointOutcome, NodeStatus
 from fabstir_desktop.ui import icons
 from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.log_store import LogStore
+from fabstir_desktop.ui.notice import Notice
 from fabstir_desktop.ui.pages.dashboard import DashboardPage
 from fabstir_desktop.ui.pages.jobs import JobsPage
 from fabstir_desktop.ui.pages.logs import LogsPage
@@ -33,41 +34,8 @@ from fabstir_desktop.ui.pages.wallet import WalletPage
 from fabstir_desktop.ui.problem_list import ProblemList
 from fabstir_desktop.ui.strip import Footer, StatusStrip, pause_seconds
 from fabstir_desktop.ui.theme import theme
-from fabstir_desktop.ui.widgets.basics import icon_button, label, row
-from fabstir_desktop.ui.widgets.lamp import Lamp
 from fabstir_desktop.ui.wizard import Wizard
 from fabstir_desktop.ui.words import Tone
-
-_NOTICE_MS = 8000
-
-
-class Notice(QFrame):
-    """One line that says what a command did; it goes by itself, an error stays until it is dismissed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setProperty("card", True)
-        self._lamp = Lamp()
-        self.text = label(wrap=True, selectable=True)
-        layout = row(self._lamp, self.text, spacing=10)
-        layout.setStretch(1, 1)
-        layout.setContentsMargins(14, 6, 8, 6)
-        layout.addWidget(icon_button("close", self.tr("Dismiss"), self.hide))
-        self.setLayout(layout)
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self.hide)
-        self.hide()
-
-    def say(self, text: str, tone: Tone) -> None:
-        """Show a line."""
-        self._lamp.show_tone(tone, text)
-        self.text.setText(text)
-        self.setAccessibleName(text)
-        self.show()
-        self._timer.stop()
-        if tone is not Tone.ERROR:
-            self._timer.start(_NOTICE_MS)
 
 
 class MainWindow(QMainWindow):
@@ -118,7 +86,6 @@ class MainWindow(QMainWindow):
         notices = QVBoxLayout()
         notices.setContentsMargins(24, 12, 24, 0)
         notices.setSpacing(8)
-        notices.addWidget(self.notice)
         notices.addWidget(self.problems)
         middle.addLayout(notices)
         middle.addWidget(self.stack, 1)
@@ -134,6 +101,7 @@ class MainWindow(QMainWindow):
         outer.addWidget(self.strip)
         outer.addLayout(body, 1)
         outer.addWidget(self.footer)
+        self.notice.float_over(self.stack)
         return central
 
     def _make_rail(self) -> QFrame:

@@ -21,6 +21,7 @@ def write_stylesheet(colours: Colours, base_points: float) -> str:
         QFrame[card="true"] {{ background: {card}; border: 1px solid {line}; border-radius: 10px; }}
         QFrame[card="true"][clickable="true"]:hover {{ border-color: {accent}; }}
         QFrame[card="true"][clickable="true"]:focus {{ border: 2px solid {accent}; }}
+        QFrame#notice {{ background: {card}; border: 1px solid {accent}; border-radius: 10px; }}
         QFrame#strip, QFrame#footer {{ background: {card}; border: none; }}
         QFrame#strip {{ border-bottom: 1px solid {line}; }}
         QFrame#footer {{ border-top: 1px solid {line}; }}

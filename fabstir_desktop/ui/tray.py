@@ -28,6 +28,7 @@ JOBS_SHOWN = 5
 _UPDATE_MS = 1000
 _PANEL_WAIT_MS = 1000
 _PANEL_TRIES = 30
+_MESSAGE_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Tray(QObject):
         self._shape: TrayShape | None = None
         self._job_ids: list[int | None] = [None] * JOBS_SHOWN
         self._tries = 0
+        self._told: set[tuple[str, str]] = set()
         self.menu = QMenu()
         self.icon = QSystemTrayIcon(self)
         self._fill_menu()
@@ -101,6 +103,17 @@ class Tray(QObject):
     def _activate(self, reason: QSystemTrayIcon.ActivationReason) -> None:
         if reason in {QSystemTrayIcon.ActivationReason.Trigger, QSystemTrayIcon.ActivationReason.DoubleClick}:
             self.openRequested.emit()
+
+    def tell_new_errors(self, *, is_window_seen: bool) -> None:
+        """Say once what has begun to stop serving or payment; while the window is seen it says so itself."""
+        standing = {(problem.code, problem.subject) for problem in self._bridge.problems}
+        self._told &= standing
+        for problem in self._bridge.problems:
+            key = (problem.code, problem.subject)
+            if problem.severity is Severity.ERROR and key not in self._told:
+                self._told.add(key)
+                if not is_window_seen:
+                    self.icon.showMessage(self.tr("Fabstir host"), problem.message, icons.app_icon(), _MESSAGE_MS)
 
     # --- the menu -----------------------------------------------------------------------------------------------------
 
@@ -166,8 +179,9 @@ class Tray(QObject):
     def _network_line(self, status: NodeStatus | None) -> Line:
         if status is None or not (status.chain.is_testnet or status.demo):
             return Line("", is_enabled=False, is_visible=False)
-        kind = self.tr("DEMO") if status.demo else self.tr("TESTNET")
-        return Line(f"{kind} · {status.chain.chain_name}", is_enabled=False)
+        if status.demo:
+            return Line(self.tr("DEMO · no monetary value"), is_enabled=False)
+        return Line(self.tr("TESTNET · {chain}").format(chain=status.chain.chain_name), is_enabled=False)
 
     def _problem_line(self, problems: tuple[Problem, ...]) -> Line:
         worst = next((problem for problem in problems if problem.severity > Severity.INFORMATION), None)

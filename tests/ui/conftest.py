@@ -60,8 +60,10 @@ def busy_node(node: FakeNode) -> FakeNode:
 
 
 @pytest.fixture
-def bridge(loop: asyncio.AbstractEventLoop) -> Bridge:
-    return Bridge()
+def bridge(loop: asyncio.AbstractEventLoop) -> Iterator[Bridge]:
+    made = Bridge()
+    yield made
+    made._timer.stop()
 
 
 @pytest.fixture

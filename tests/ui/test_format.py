@@ -58,6 +58,13 @@ def test_unknown_is_a_dash_and_not_a_zero() -> None:
     assert fmt.wei(0) == "0 ETH"
 
 
+def test_a_small_fee_is_written_in_gwei_and_its_tool_tip_in_eth() -> None:
+    assert fmt.wei(440_000_000_123) == "440.0000… gwei"
+    assert fmt.wei(440_000_000_000) == "440 gwei"
+    assert fmt.wei(10**13) == "0.00001 ETH"
+    assert fmt.wei(440_000_000_123, exact=True) == "0.000000440000000123 ETH"
+
+
 def test_a_job_id_beyond_2_to_the_53_is_exact_where_it_fits_and_shortened_by_its_ends_else() -> None:
     assert fmt.short_job(999_999_999_999) == "999999999999"
     assert fmt.short_job(2**256 - 1) == "11579…39935"

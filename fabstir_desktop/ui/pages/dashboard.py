@@ -139,8 +139,14 @@ class DashboardPage(Page):
             return self.tr("Counting only"), self.tr("{count} running · nothing is claimed yet").format(count=running)
         model = status.engine.model.name if status.engine.model else fmt.UNKNOWN
         rate = fmt.rate(status.engine.tokens_per_second)
-        detail = self.tr("{count} running · {rate} tokens/s · {model}")
-        return self.tr("Yes"), detail.format(count=running, rate=rate, model=model)
+        pace = (
+            self.tr("waiting for the next token")
+            if rate == fmt.UNKNOWN
+            else self.tr("{rate} tokens/s").format(rate=rate)
+        )
+        return self.tr("Yes"), self.tr("{count} running · {pace} · {model}").format(
+            count=running, pace=pace, model=model
+        )
 
     def _show_todo(self) -> None:
         problems = [problem for problem in self.bridge.problems if problem.severity > Severity.INFORMATION]

@@ -37,6 +37,7 @@ class WalletPage(Page):
     def __init__(self, bridge: Bridge) -> None:
         super().__init__(bridge)
         self._waiting: asyncio.Task[None] | None = None
+        self._is_demo = False
         layout = self.lay_out(self.tr("Wallet"))
         top = row(self._make_address(), self._make_gas(), spacing=12)
         top.setStretch(0, 1)
@@ -140,6 +141,7 @@ class WalletPage(Page):
         )
         self.explorer_button.setVisible(self._explorer(status) is not None)
         self._show_gas(status)
+        self._is_demo = status.demo  # its key is thrown away: nothing to keep
         self._show_key(status.wallet)
         testnet = self.tr(" (testnet: no monetary value)") if status.chain.is_testnet else ""
         set_text(
@@ -192,7 +194,7 @@ class WalletPage(Page):
         self.unlock_button.setVisible(wallet.state in {WalletState.LOCKED, WalletState.UNAVAILABLE})
         self.replace_button.setVisible(is_ready)
         self.remove_button.setVisible(is_ready)
-        self.keep_button.setVisible(is_ready and wallet.source is KeySource.ENVIRONMENT)
+        self.keep_button.setVisible(is_ready and wallet.source is KeySource.ENVIRONMENT and not self._is_demo)
 
     def _explorer(self, status: NodeStatus) -> str | None:
         address = status.wallet.address

@@ -175,7 +175,7 @@ class EarningsPlot(QWidget):
                 self._plot.addItem(bar)
 
     def _draw_gaps(self, pyqtgraph: Any) -> None:
-        brush = QBrush(blend(colours().muted, colours().card, 0.55), Qt.BrushStyle.Dense6Pattern)
+        brush = QBrush(blend(colours().muted, colours().card, 0.4), Qt.BrushStyle.Dense6Pattern)
         start: int | None = None
         for place in range(len(self._points) + 1):
             is_gap = place < len(self._points) and self._points[place].generated is None
