@@ -102,7 +102,6 @@ class Answering:
         accountant: Accountant,
         metrics: ServerMetrics,
         limits: Limits,
-        *,
         free_use: str,
         admitted: Callable[[PromptRequest], bool],
     ) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine
-from typing import Any, Final, assert_never
+from typing import Final, assert_never
 from uuid import uuid4
 
 from websockets.asyncio.server import Server, ServerConnection
@@ -43,6 +42,7 @@ from fabstir_desktop.server.pages import Pages
 from fabstir_desktop.server.protocol import Protocol
 from fabstir_desktop.server.rates import Rate
 from fabstir_desktop.server.session import CancelReason, PromptRequest, Session
+from fabstir_desktop.server.tasks import OwnTasks
 from fabstir_desktop.server.tls import Certificate, certificate_of
 from fabstir_desktop.settings import Settings
 
@@ -83,16 +83,10 @@ class ApiServer:
         )
         self._metrics = ServerMetrics(lambda: status_source.status, lambda: Counter(self._doorkeeper.refused), feed)
         self._answering = Answering(
-            engine,
-            accountant,
-            self._metrics,
-            self._limits,
-            free_use=settings.free_use,
-            admitted=self._protocol.job_admitted,
+            engine, accountant, self._metrics, self._limits, settings.free_use, self._protocol.job_admitted
         )
-        self._door = Door(
-            Access(settings), self._doorkeeper, Pages(status_source, self._metrics), lambda: self._protocol.refusal
-        )
+        pages = Pages(status_source, self._metrics)
+        self._door = Door(Access(settings), self._doorkeeper, pages, lambda: self._protocol.refusal)
         self._frame_rate = Rate(self._limits.frames_per_s, self._limits.frames_burst)
         self._server: Server | None = None
         self._certificate: Certificate | None = None
@@ -101,9 +95,8 @@ class ApiServer:
         self._detail = ""
         self._connections: dict[int, GuardedConnection] = {}
         self._runs: dict[str, Run] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._ticker: asyncio.Task[None] | None = None
-        self._reacher: asyncio.Task[None] | None = None
+        self._tasks = OwnTasks()
+        self._watches: list[asyncio.Task[None]] = []
         self._announcer = Announcer(settings, feed, self._tell_job, self._instance)
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -127,8 +120,8 @@ class ApiServer:
         self._detail = ""
         self._url = url_of(self._settings.api_host, self._server, is_tls=tls is not None)
         self._announcer.warn_of_exposure()
-        self._reacher = self._own(self._announcer.watch_public_url(), "public URL")
-        self._ticker = self._own(self._tick(), "server tick")
+        self._watches.append(self._tasks.start(self._announcer.watch_public_url(), "public URL"))
+        self._watches.append(self._tasks.start(self._tick(), "server tick"))
         return self._url
 
     async def stop(self, timeout_s: float = 3.0) -> None:
@@ -136,16 +129,15 @@ class ApiServer:
         self._url = None
         loop = asyncio.get_running_loop()
         ends_at_s = loop.time() + timeout_s
-        for task in (self._ticker, self._reacher):
-            if task is not None:
-                task.cancel()
+        for task in self._watches:
+            task.cancel()
         self._perform(self._protocol.drain())
-        await self._finish_tasks(timeout_s * 0.7)
+        await self._tasks.finish(timeout_s * 0.7)
         server, self._server = self._server, None
         if server is not None:
             server.close(code=1001, reason="the host is stopping")
             await self._wait_closed(server, max(0.1, ends_at_s - loop.time()))
-        await self._finish_tasks(0.1)
+        await self._tasks.finish(0.1)
         self._announcer.close()
         self._metrics.close()
 
@@ -228,7 +220,7 @@ class ApiServer:
                 case CloseSocket():
                     connection = self._connections.get(action.socket_id)
                     if connection is not None:
-                        self._own(connection.close(action.code, action.reason), "closing a socket")
+                        self._tasks.start(connection.close(action.code, action.reason), "closing a socket")
                 case JobContested():
                     self._announcer.job_contested(action.job_id)
                 case _:
@@ -246,7 +238,7 @@ class ApiServer:
             self._perform(self._protocol.request_ended(request, None, self._now()))
             return
         run = self._runs[request.key] = Run(request, connection.write_and_wait)
-        self._own(self._answer(run), f"request {request.key}")
+        self._tasks.start(self._answer(run), f"request {request.key}")
 
     async def _answer(self, run: Run) -> None:
         request = run.request
@@ -276,7 +268,7 @@ class ApiServer:
 
     def _end_session(self, session: Session) -> None:
         self._announcer.jobs_released(session.jobs)
-        self._own(self._settle(session.session_id), f"end of session {session.session_id}")
+        self._tasks.start(self._settle(session.session_id), f"end of session {session.session_id}")
 
     async def _settle(self, session_id: str) -> None:
         try:
@@ -295,18 +287,6 @@ class ApiServer:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-    def _own(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_ended)
-        return task
-
-    def _task_ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            log.error("the task %r ended with %s", task.get_name(), type(error).__name__)
 
     async def _tick(self) -> None:
         """What takes no event to become due; also stands in for timers on the token's way."""
@@ -331,17 +311,6 @@ class ApiServer:
                 log.info("the TLS certificate was read again")
         except EnvironmentFault as error:
             log.warning("%s; the old certificate stays in use", error)
-
-    async def _finish_tasks(self, limit_s: float) -> None:
-        """Let own tasks end, then cancel those that do not. A task's end may begin others (a session's settlement)."""
-        loop = asyncio.get_running_loop()
-        ends_at_s = loop.time() + limit_s
-        while self._tasks and loop.time() < ends_at_s:
-            await asyncio.wait(set(self._tasks), timeout=ends_at_s - loop.time(), return_when=asyncio.FIRST_COMPLETED)
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=0.5)
 
     async def _wait_closed(self, server: Server, limit_s: float) -> None:
         closing = asyncio.get_running_loop().create_task(server.wait_closed())

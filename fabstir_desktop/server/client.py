@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from fabstir_desktop.errors import EnvironmentFault, UserError
+from fabstir_desktop.server.quiet import quiet_logger
 
 _OPEN_LIMIT_S: Final = 10.0
 _FRAME_LIMIT_S: Final = 300.0
@@ -54,7 +54,7 @@ async def chat(
     try:
         # no proxy: the host is this machine or one that was named
         async with connect(
-            socket_url(url), proxy=None, open_timeout=_OPEN_LIMIT_S, compression=None, logger=_quiet_logger()
+            socket_url(url), proxy=None, open_timeout=_OPEN_LIMIT_S, compression=None, logger=quiet_logger()
         ) as socket:
             await socket.send(json.dumps({"type": "inference", "id": session_id, "request": request}))
             return await _read_answer(socket, session_id, on_text)
@@ -111,13 +111,6 @@ async def _next_frame(socket: ClientConnection) -> dict[str, Any]:
 def _raise(frame: dict[str, Any]) -> None:
     code, message = frame.get("code", "INTERNAL"), frame.get("message", "")
     raise (UserError if code in _USER_CODES else EnvironmentFault)(f"{code}: {message}")
-
-
-def _quiet_logger() -> logging.Logger:
-    """websockets writes whole frames, so prompts, to its log at DEBUG: this one never gets there."""
-    logger = logging.getLogger("fabstir_desktop.server.websockets")
-    logger.setLevel(logging.WARNING)
-    return logger
 
 
 def _place(url: str) -> str:

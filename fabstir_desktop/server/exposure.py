@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +11,7 @@ from websockets.exceptions import WebSocketException
 from fabstir_desktop.jobs.problems import Problem, Severity
 from fabstir_desktop.server.access import is_loopback, parse_address
 from fabstir_desktop.server.client import socket_url
+from fabstir_desktop.server.quiet import quiet_logger
 from fabstir_desktop.settings import Settings
 
 INSTANCE_HEADER: Final = "X-Fabstir-Instance"
@@ -82,10 +82,14 @@ def contested_problem(job_id: int) -> Problem:
 
 async def try_public_url(url: str, instance: str) -> Problem | None:
     """Connect to the public URL as a client would; None if this very host answers there."""
-    logger = logging.getLogger("fabstir_desktop.server.websockets")
     try:
         async with connect(
-            socket_url(url), proxy=None, open_timeout=_TRY_LIMIT_S, close_timeout=2, compression=None, logger=logger
+            socket_url(url),
+            proxy=None,
+            open_timeout=_TRY_LIMIT_S,
+            close_timeout=2,
+            compression=None,
+            logger=quiet_logger(),
         ) as socket:
             found = socket.response.headers.get(INSTANCE_HEADER) if socket.response is not None else None
     except (OSError, WebSocketException, ValueError) as error:

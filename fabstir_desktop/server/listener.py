@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import socket
 import ssl
 import sys
@@ -17,6 +16,7 @@ from fabstir_desktop.errors import EnvironmentFault
 from fabstir_desktop.server.door import Door
 from fabstir_desktop.server.exposure import INSTANCE_HEADER
 from fabstir_desktop.server.guard import Doorkeeper, guarded
+from fabstir_desktop.server.quiet import quiet_logger
 from fabstir_desktop.settings import Settings
 
 _SPARE_DESCRIPTORS = 256
@@ -41,9 +41,6 @@ async def listen(
         response.headers[INSTANCE_HEADER] = instance
 
     raise_descriptor_limit(settings.max_connections + 4 * limits.half_open + _SPARE_DESCRIPTORS)
-    # websockets writes whole frames, so prompts, to its log at DEBUG: this logger never gets there
-    logger = logging.getLogger("fabstir_desktop.server.websockets")
-    logger.setLevel(logging.WARNING)
     try:
         return await serve(
             handler,
@@ -61,7 +58,7 @@ async def listen(
             max_size=limits.message_bytes,
             max_queue=limits.receive_queue,
             write_limit=limits.write_buffer,
-            logger=logger,
+            logger=quiet_logger(),
             ssl=tls,
             backlog=256,
         )

@@ -1,0 +1,43 @@
+"""Tasks with an owner: kept, their failure logged, ended in time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_LET_GO_S = 0.5
+
+
+class OwnTasks:
+    """The running tasks of one part."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run `work` as a task of ours."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:  # by its type only: a foreign text may hold a prompt
+            log.error("the task %r ended with %s", task.get_name(), type(error).__name__)
+
+    async def finish(self, limit_s: float) -> None:
+        """Let the tasks end, then cancel those that did not. One's end may begin others; they are waited for too."""
+        loop = asyncio.get_running_loop()
+        ends_at_s = loop.time() + limit_s
+        while self._tasks and loop.time() < ends_at_s:
+            await asyncio.wait(set(self._tasks), timeout=ends_at_s - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=_LET_GO_S)
