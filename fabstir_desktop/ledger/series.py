@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 
 import apsw
 
@@ -57,30 +58,7 @@ def read_series(db: apsw.Connection, venue_id: int, since: float, bucket_seconds
     last = int(time.time() // bucket_seconds)
     first = max(int(since // bucket_seconds), last - MAXIMUM_POINTS + 1)
     key = {"venue": venue_id, "since": first * bucket_seconds, "size": bucket_seconds}
-    generated = dict(
-        fetch_rows(
-            db,
-            "SELECT (minute * 60) / :size, sum(generated) FROM activity WHERE venue = :venue AND minute >= :since / 60 "
-            "GROUP BY 1",
-            key,
-        )
-    )
-    proven = dict(
-        fetch_rows(
-            db,
-            "SELECT CAST(c.proven_at / :size AS INTEGER), sum(c.range_end - c.range_start) FROM claim c "
-            "JOIN job j ON j.id = c.job WHERE j.venue = :venue AND c.proven_at >= :since GROUP BY 1",
-            key,
-        )
-    )
-    earned: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for bucket, token, amount in fetch_rows(
-        db,
-        "SELECT CAST(recorded_at / :size AS INTEGER), token, host_amount FROM payment WHERE venue = :venue "
-        "AND recorded_at >= :since",
-        key,
-    ):
-        earned[bucket][token] += int(amount)
+    generated, proven, earned = _generated(db, key), _proven(db, key), _earned(db, key)
     ran = _buckets_that_ran(db, first, last, bucket_seconds) | generated.keys() | proven.keys() | earned.keys()
     return [
         EarningsPoint(
@@ -91,6 +69,40 @@ def read_series(db: apsw.Connection, venue_id: int, since: float, bucket_seconds
         )
         for bucket in range(first, last + 1)
     ]
+
+
+def _generated(db: apsw.Connection, key: Mapping[str, int]) -> dict[int, int]:
+    return dict(
+        fetch_rows(
+            db,
+            "SELECT (minute * 60) / :size, sum(generated) FROM activity WHERE venue = :venue AND minute >= :since / 60 "
+            "GROUP BY 1",
+            key,
+        )
+    )
+
+
+def _proven(db: apsw.Connection, key: Mapping[str, int]) -> dict[int, int]:
+    return dict(
+        fetch_rows(
+            db,
+            "SELECT CAST(c.proven_at / :size AS INTEGER), sum(c.range_end - c.range_start) FROM claim c "
+            "JOIN job j ON j.id = c.job WHERE j.venue = :venue AND c.proven_at >= :since GROUP BY 1",
+            key,
+        )
+    )
+
+
+def _earned(db: apsw.Connection, key: Mapping[str, int]) -> dict[int, dict[str, int]]:
+    earned: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for bucket, token, amount in fetch_rows(
+        db,
+        "SELECT CAST(recorded_at / :size AS INTEGER), token, host_amount FROM payment WHERE venue = :venue "
+        "AND recorded_at >= :since",
+        key,
+    ):
+        earned[bucket][token] += int(amount)
+    return earned
 
 
 def _buckets_that_ran(db: apsw.Connection, first: int, last: int, bucket_seconds: int) -> set[int]:
