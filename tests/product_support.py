@@ -219,6 +219,11 @@ async def ask(socket: ClientConnection, request: Mapping[str, Any], limit_s: flo
     return answer
 
 
+def tokens_of(frame: Mapping[str, Any]) -> int:
+    """The answer's tokens in a frame; checkpoint frames have a field of that name too."""
+    return int(frame["tokens"]) if frame["type"] == "stream_chunk" else 0
+
+
 async def ask_once(url: str, request: Mapping[str, Any]) -> Answer:
     """The same over a socket of its own, closed afterwards."""
     async with connect(url, max_size=None) as socket:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from engine_support import small_model_path
-from product_support import Product, brief_request
+from product_support import Product, brief_request, tokens_of
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
@@ -33,7 +33,7 @@ async def stream_until_killed(url: str, job_id: int, session_id: str, received: 
                 await socket.send(json.dumps(brief_request(job_id, PROMPT, 300, session_id)))
                 async for message in socket:
                     frame = json.loads(message)
-                    received[job_id] += frame.get("tokens", 0)
+                    received[job_id] += tokens_of(frame)
                     if frame["type"] in {"stream_end", "error"}:
                         break
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from engine_support import small_model_path
-from product_support import Answer, Product, ask, ask_once, brief_request, claimed_in_log, get_json, running
+from product_support import Answer, Product, ask, ask_once, brief_request, claimed_in_log, get_json, running, tokens_of
 from websockets.asyncio.client import connect
 
 from fabstir_desktop.devnet import EmbeddedChain
@@ -182,11 +182,11 @@ async def test_sigterm_ends_within_five_seconds_and_what_was_counted_is_claimed(
             received = 0
             while received < 40:
                 frame = json.loads(await asyncio.wait_for(socket.recv(), 60))
-                received += frame.get("tokens", 0)
+                received += tokens_of(frame)
             started = time.monotonic()
             stopping = asyncio.create_task(product.stop())
             async for message in socket:
-                received += json.loads(message).get("tokens", 0)
+                received += tokens_of(json.loads(message))
             code, _ = await stopping
             assert code == 0, product.output[-3000:]
             assert time.monotonic() - started < 5.5
