@@ -21,6 +21,7 @@ SIZE = (1400, 960)
 PAGES = ("dashboard", "jobs", "transactions", "models", "wallet", "logs", "settings")
 START_LIMIT_S = 90
 ANSWER_LIMIT_S = 300
+NOTICE_S = 9
 
 
 class Desk:
@@ -67,7 +68,7 @@ class Desk:
         return window
 
     def picture(self, path: Path) -> None:
-        self.run("import", "-window", "root", "-resize", "1100x", "-colors", "128", "PNG8:" + str(path))
+        self.run("import", "-window", "root", "-resize", "1100x", "+dither", "-colors", "128", "PNG8:" + str(path))
 
     def stop(self) -> None:
         for process in reversed(self.processes):
@@ -111,6 +112,7 @@ def walk(desk: Desk, out: Path, scheme: str) -> None:
     )
     desk.wait_for(lambda: desk.logged("total: 11") > 0, ANSWER_LIMIT_S, "unclaimed tokens")
     click_submit(desk, out / f"tray-menu-{scheme}.png")
+    time.sleep(NOTICE_S)
     for place, name in enumerate(PAGES, start=1):
         desk.run("xdotool", "key", "--window", window, f"ctrl+{place}")
         time.sleep(2)

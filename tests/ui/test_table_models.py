@@ -138,3 +138,12 @@ def test_the_tool_tip_of_an_amount_has_every_digit(qtbot: QtBot, model: JobsMode
     cell = model.index(0, JobsModel.EARNED)
     assert cell.data() == "0.1234… ETH"
     assert cell.data(Qt.ItemDataRole.ToolTipRole) == "0.123456789012345678 ETH"
+
+
+def test_rates_touch_only_the_rows_whose_rate_changed(qtbot: QtBot, model: JobsModel) -> None:
+    model.show(_jobs(*range(50)))
+    model.show_rates({3: 10.0, 4: 20.0})
+    told: list[tuple[int, int]] = []
+    model.dataChanged.connect(lambda first, last: told.append((first.row(), last.row())))
+    model.show_rates({4: 20.0, 7: 1.0, 999: 5.0})
+    assert told == [(3, 3), (7, 7)]

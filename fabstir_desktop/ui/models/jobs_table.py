@@ -26,8 +26,9 @@ class JobsModel(KeyedTableModel[JobView]):
 
     def show_rates(self, rates: Mapping[int, float]) -> None:
         """Take tokens per second by job."""
+        changed = {job_id for job_id in {*self._rates, *rates} if self._rates.get(job_id) != rates.get(job_id)}
         self._rates = dict(rates)
-        self.refresh_column(self.RATE)
+        self.tell_changed(changed)
 
     def _make_columns(self) -> tuple[Column[JobView], ...]:
         return (

@@ -5,7 +5,7 @@ Selection, scroll position and sort order survive, because a view only hears of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -80,13 +80,8 @@ class KeyedTableModel(QAbstractTableModel, Generic[Row]):
             elif old is not row and old != row:
                 self._row_by_key[key] = row
                 changed.append(key)
-        self._tell_changed(changed)
+        self.tell_changed(changed)
         self._append(added)
-
-    def refresh_column(self, column: int) -> None:
-        """Say that a column's texts changed though the rows did not (ages, rates)."""
-        if self._keys:
-            self.dataChanged.emit(self.index(0, column), self.index(len(self._keys) - 1, column))
 
     def _remove_missing(self, rows: Mapping[Any, Row]) -> None:
         for place in range(len(self._keys) - 1, -1, -1):
@@ -110,9 +105,10 @@ class KeyedTableModel(QAbstractTableModel, Generic[Row]):
             self._row_by_key[key] = row
         self.endInsertRows()
 
-    def _tell_changed(self, keys: Sequence[Any]) -> None:
+    def tell_changed(self, keys: Collection[Any]) -> None:
+        """Say that these rows' texts changed (also where the row itself did not: ages, rates)."""
         last = len(self._columns) - 1
-        places = sorted(self._place_by_key[key] for key in keys)
+        places = sorted(self._place_by_key[key] for key in keys if key in self._place_by_key)
         start = 0
         for end in range(len(places)):
             if end + 1 < len(places) and places[end + 1] == places[end] + 1:
@@ -126,9 +122,9 @@ class KeyedTableModel(QAbstractTableModel, Generic[Row]):
         """The row of this key."""
         return self._row_by_key.get(key)
 
-    def key_at(self, place: int) -> Any:
-        """The key of the row at this place of the source model."""
-        return self._keys[place]
+    def row_at(self, place: int) -> Row:
+        """The row at this place of the source model."""
+        return self._row_by_key[self._keys[place]]
 
     def index_of(self, key: Any) -> QModelIndex:
         """The first cell of the key's row; invalid if there is none."""

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from PySide6.QtCore import QModelIndex, QObject, QPersistentModelIndex, QSortFilterProxyModel
 
-from fabstir_desktop.ui.models.keyed_table import ROW_ROLE, KeyedTableModel
+from fabstir_desktop.ui.models.keyed_table import KeyedTableModel
 
 
 class ValueSortProxy(QSortFilterProxyModel):
@@ -23,10 +23,9 @@ class ValueSortProxy(QSortFilterProxyModel):
         self._accepts = accepts
         self.invalidateRowsFilter()
 
-    def filterAcceptsRow(self, source_row: int, source_parent: QModelIndex | QPersistentModelIndex) -> bool:
+    def filterAcceptsRow(self, source_row: int, source_parent: QModelIndex | QPersistentModelIndex) -> bool:  # noqa: ARG002
         """Ask the chosen filter."""
-        model = self.sourceModel()
-        return self._accepts(model.data(model.index(source_row, 0, source_parent), ROW_ROLE))
+        return self._accepts(cast("KeyedTableModel[Any]", self.sourceModel()).row_at(source_row))
 
     def lessThan(self, left: QModelIndex | QPersistentModelIndex, right: QModelIndex | QPersistentModelIndex) -> bool:
         """Order two cells of one column."""

@@ -27,8 +27,7 @@ class TransactionsModel(KeyedTableModel[TransactionView]):
 
     def grow_older(self) -> None:
         """Write the ages of waiting transactions anew."""
-        if any(row.state in PENDING_STATES for row in self._row_by_key.values()):
-            self.refresh_column(self.STATE)
+        self.tell_changed([key for key, row in self._row_by_key.items() if row.state in PENDING_STATES])
 
     def _make_columns(self) -> tuple[Column[TransactionView], ...]:
         return (

@@ -47,7 +47,7 @@ class JobsPage(Page):
         self.proxy = ValueSortProxy(self)
         self.proxy.setSourceModel(self.model)
         self.table = make_table(self.proxy, self.tr("Jobs"), (13, 13, 7, 7, 7, 7, 6, 12, 12), stretch=7)
-        sort_newest_first(self.table, JobsModel.CHANGED)
+        sort_newest_first(self.table, JobsModel.JOB)  # a key that does not change: rows stay where they are
         self.drawer = JobDrawer(bridge)
         self.drawer.submitRequested.connect(self.submitJobRequested)
         self.drawer.closed.connect(self._close_drawer)
