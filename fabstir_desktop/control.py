@@ -12,6 +12,8 @@ from fabstir_desktop.jobs.views import JobView, TransactionView
 from fabstir_desktop.node import HostNode
 from fabstir_desktop.server.control import ControlServer
 
+_LONGEST_PAUSE_S = 7 * 86400.0
+
 Handler = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
 
@@ -22,62 +24,72 @@ async def serve_control(node: HostNode) -> ControlServer:
     return server
 
 
-def control_handlers(node: HostNode) -> dict[str, Handler]:  # noqa: C901 - a table of one-line functions
+def control_handlers(node: HostNode) -> dict[str, Handler]:
     """The commands by name; each takes the call's arguments and returns what JSON can hold. Raises FabstirError."""
+    commands = _Commands(node)
+    return {
+        "status": commands.status,
+        "jobs": commands.jobs,
+        "transactions": commands.transactions,
+        "earnings": commands.earnings,
+        "checkpoint": commands.checkpoint,
+        "reload_key": commands.reload_key,
+        "pause": commands.pause,
+        "resume": commands.resume,
+        "raise_window": commands.raise_window,
+        "stop": commands.stop,
+    }
 
-    async def status(_: Mapping[str, Any]) -> Any:
-        return {**asdict(node.status), "problems": [asdict(problem) for problem in node.problems]}
 
-    async def jobs(_: Mapping[str, Any]) -> Any:
-        return [job_json(view) for view in await node.jobs()]
+class _Commands:
+    """One method a command. The arguments come from outside: what is read of them is checked."""
 
-    async def transactions(_: Mapping[str, Any]) -> Any:
-        return [transaction_json(view) for view in await node.transactions()]
+    def __init__(self, node: HostNode) -> None:
+        self._node = node
 
-    async def earnings(_: Mapping[str, Any]) -> Any:
-        return asdict(await node.earnings())
+    async def status(self, _: Mapping[str, Any]) -> Any:
+        return {**asdict(self._node.status), "problems": [asdict(problem) for problem in self._node.problems]}
 
-    async def checkpoint(arguments: Mapping[str, Any]) -> Any:
+    async def jobs(self, _: Mapping[str, Any]) -> Any:
+        return [job_json(view) for view in await self._node.jobs()]
+
+    async def transactions(self, _: Mapping[str, Any]) -> Any:
+        return [transaction_json(view) for view in await self._node.transactions()]
+
+    async def earnings(self, _: Mapping[str, Any]) -> Any:
+        return asdict(await self._node.earnings())
+
+    async def checkpoint(self, arguments: Mapping[str, Any]) -> Any:
         wanted = arguments.get("job_id")
-        outcomes = await node.checkpoint(None if wanted is None else parse_job_id(wanted))
+        outcomes = await self._node.checkpoint(None if wanted is None else parse_job_id(wanted))
         return [{**asdict(outcome), "job_id": str(outcome.job_id)} for outcome in outcomes]
 
-    async def reload_key(_: Mapping[str, Any]) -> Any:
-        await node.reload_key()
-        return asdict(node.status.wallet)
+    async def reload_key(self, _: Mapping[str, Any]) -> Any:
+        await self._node.reload_key()
+        return asdict(self._node.status.wallet)
 
-    async def pause(arguments: Mapping[str, Any]) -> Any:
-        await node.pause(arguments.get("duration_s"))
-        return node.status.sentence
+    async def pause(self, arguments: Mapping[str, Any]) -> Any:
+        duration_s = arguments.get("duration_s")
+        if duration_s is not None and not (isinstance(duration_s, int | float) and 0 < duration_s <= _LONGEST_PAUSE_S):
+            raise UserError("duration_s must be a number of seconds, at most a week")
+        await self._node.pause(duration_s)
+        return self._node.status.sentence
 
-    async def resume(_: Mapping[str, Any]) -> Any:
-        await node.resume()
-        return node.status.sentence
+    async def resume(self, _: Mapping[str, Any]) -> Any:
+        await self._node.resume()
+        return self._node.status.sentence
 
-    async def raise_window(_: Mapping[str, Any]) -> Any:
-        if node.on_raise_window is None:
+    async def raise_window(self, _: Mapping[str, Any]) -> Any:
+        if self._node.on_raise_window is None:
             raise UserError("the running app has no window: it was started with --headless")
-        node.on_raise_window()
+        self._node.on_raise_window()
         return True
 
-    async def stop(_: Mapping[str, Any]) -> Any:
-        if node.on_quit is None:
+    async def stop(self, _: Mapping[str, Any]) -> Any:
+        if self._node.on_quit is None:
             raise UserError("the running app cannot be stopped from here")
-        node.on_quit()
+        self._node.on_quit()
         return True
-
-    return {
-        "status": status,
-        "jobs": jobs,
-        "transactions": transactions,
-        "earnings": earnings,
-        "checkpoint": checkpoint,
-        "reload_key": reload_key,
-        "pause": pause,
-        "resume": resume,
-        "raise_window": raise_window,
-        "stop": stop,
-    }
 
 
 def job_json(view: JobView) -> dict[str, Any]:

@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fabstir_desktop import __version__
 from fabstir_desktop.errors import EnvironmentFault, FabstirError
 from fabstir_desktop.feed import Feed
-from fabstir_desktop.inference.client import EngineClient
+from fabstir_desktop.inference.factory import engine_for
 from fabstir_desktop.inference.model_files import ModelFile, inspect_model
-from fabstir_desktop.inference.options import EngineOptions
 from fabstir_desktop.jobs.checks import Check
 from fabstir_desktop.jobs.diagnosis import DERIVED_CODES, derive_problems, describe_state
 from fabstir_desktop.jobs.events import (
@@ -38,6 +37,7 @@ from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.server.api_server import ApiServer
 from fabstir_desktop.settings import Settings, save_setting
 from fabstir_desktop.settlement.service import Settlement
+from fabstir_desktop.tasks import OwnTasks
 from fabstir_desktop.wallet.wallet import Wallet
 
 log = logging.getLogger(__name__)
@@ -73,13 +73,13 @@ class HostNode:
         self.started_at = time.time()
         self.on_raise_window: Callable[[], None] | None = None
         self.on_quit: Callable[[], None] | None = None
-        self._engine = engine or EngineClient(EngineOptions.from_settings(settings), self.feed)
+        self._engine = engine or engine_for(settings, self.feed)
         self._wallet = Wallet(settings.data_dir, environment_key=settings.host_private_key)
         self._problems = ProblemList()
         self._state = ServingState.STOPPED
         self._resume_at: float | None = None
         self._loop_lag_ms = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = OwnTasks()
         self._ledger: Ledger | None = None
         self._settlement: Settlement | None = None
         self._server: ApiServer | None = None
@@ -103,18 +103,16 @@ class HostNode:
         await self._engine.start()
         self._set_state(ServingState.SERVING)
         await self._listen()
-        self._own(self._load_key(), "key")
-        self._own(self._keep_house(), "housekeeping")
-        self._own(self._mark_running(), "run marks")
+        self._tasks.start(self._load_key(), "key")
+        self._tasks.start(self._keep_house(), "housekeeping")
+        self._tasks.start(self._mark_running(), "run marks")
 
     async def stop(self, timeout_s: float = 5.0) -> None:
         """No new work, end sessions, sign and store last claims, stop every part. Safe to call twice."""
         if self._state is ServingState.STOPPED:
             return
         self._set_state(ServingState.DRAINING)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.finish(0)
         share_s = timeout_s * _DRAIN_SHARE / 2
         if self._server is not None:
             await self._finish("server", self._server.stop(share_s), share_s + 0.5)
@@ -294,16 +292,6 @@ class HostNode:
         self._state = state
         self.feed.publish(ServingChanged())
 
-    def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_ended)
-
-    def _task_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("the task %r ended with an error", task.get_name(), exc_info=task.exception())
-
     async def _finish(self, name: str, ending: Awaitable[None], limit_s: float) -> None:
         try:
             await asyncio.wait_for(ending, limit_s)
@@ -317,7 +305,7 @@ class HostNode:
             url = await self._running(self._server).start()
         except EnvironmentFault as error:
             log.error("%s", error)
-            self._own(self._listen_later(), "listen later")
+            self._tasks.start(self._listen_later(), "listen later")
         else:
             log.info("Listening on %s", url)
 
@@ -332,12 +320,13 @@ class HostNode:
             return
 
     async def _load_key(self) -> None:
-        """Find the key; while the keyring is locked or away, look again from time to time."""
-        while True:
-            await self.reload_key()
-            if self._wallet.status.state not in {WalletState.LOCKED, WalletState.UNAVAILABLE}:
-                return
+        """Find the key; while the keyring is locked or away, look again from time to time, without asking again."""
+        await self.reload_key()
+        while self._wallet.status.state in {WalletState.LOCKED, WalletState.UNAVAILABLE}:
             await asyncio.sleep(_KEY_RETRY_S)
+            await self._wallet.load(ask=False)
+            if self._wallet.status.state is WalletState.READY:
+                await self._use_key()
 
     async def _use_key(self) -> None:
         settlement = self._running(self._settlement)

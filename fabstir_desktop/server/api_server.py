@@ -42,9 +42,9 @@ from fabstir_desktop.server.pages import Pages
 from fabstir_desktop.server.protocol import Protocol
 from fabstir_desktop.server.rates import Rate
 from fabstir_desktop.server.session import CancelReason, PromptRequest, Session
-from fabstir_desktop.server.tasks import OwnTasks
 from fabstir_desktop.server.tls import Certificate, certificate_of
 from fabstir_desktop.settings import Settings
+from fabstir_desktop.tasks import OwnTasks
 
 log = logging.getLogger(__name__)
 
