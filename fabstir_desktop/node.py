@@ -322,10 +322,11 @@ class HostNode:
     async def _load_key(self) -> None:
         """Find the key; while the keyring is locked or away, look again from time to time, without asking again."""
         await self.reload_key()
-        while self._wallet.status.state in {WalletState.LOCKED, WalletState.UNAVAILABLE}:
+        status = self._wallet.status
+        while status.state in {WalletState.LOCKED, WalletState.UNAVAILABLE}:
             await asyncio.sleep(_KEY_RETRY_S)
-            await self._wallet.load(ask=False)
-            if self._wallet.status.state is WalletState.READY:
+            status = await self._wallet.load(ask=False)
+            if status.state is WalletState.READY:
                 await self._use_key()
 
     async def _use_key(self) -> None:
