@@ -34,6 +34,7 @@ def control_handlers(node: HostNode) -> dict[str, Handler]:
         "earnings": commands.earnings,
         "checkpoint": commands.checkpoint,
         "reload_key": commands.reload_key,
+        "unlock_keystore": commands.unlock_keystore,
         "pause": commands.pause,
         "resume": commands.resume,
         "raise_window": commands.raise_window,
@@ -67,6 +68,12 @@ class _Commands:
     async def reload_key(self, _: Mapping[str, Any]) -> Any:
         await self._node.reload_key()
         return asdict(self._node.status.wallet)
+
+    async def unlock_keystore(self, arguments: Mapping[str, Any]) -> Any:
+        password = arguments.get("password")
+        if not isinstance(password, str):
+            raise UserError("password must be a text")
+        return asdict(await self._node.unlock_keystore(password))
 
     async def pause(self, arguments: Mapping[str, Any]) -> Any:
         duration_s = arguments.get("duration_s")

@@ -82,7 +82,12 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     checkpoint.add_argument("job_id", nargs="?", metavar="JOB_ID", help="only this job; default: every job")
     key = commands.add_parser("key", parents=[common], help="HOST_PRIVATE_KEY in the OS keyring")
     key.add_argument(
-        "action", choices=["set", "show", "remove"], help="set reads the key from standard input or a prompt"
+        "action",
+        choices=["set", "show", "remove", "unlock"],
+        help="set reads the key from standard input or a prompt; unlock opens the keystore file for the running app",
+    )
+    key.add_argument(
+        "--file", action="store_true", help="set: into an encrypted keystore file, where there is no keyring"
     )
     key.add_argument("--replace", action="store_true", help="set: replace a key of another address")
     commands.add_parser("doctor", parents=[common], help="check everything that payment depends on")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import os
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 from fabstir_desktop.cli.arguments import Call
 from fabstir_desktop.cli.tables import print_jobs, print_outcomes, print_status, print_transactions
-from fabstir_desktop.errors import EnvironmentFault, KeyMissing, UserError
+from fabstir_desktop.errors import EnvironmentFault, UserError
 from fabstir_desktop.jobs.ids import parse_job_id
 from fabstir_desktop.settings import Settings, load_settings
 
@@ -110,34 +109,9 @@ def _checkpoint(call: Call, settings: Settings) -> int:
 
 
 def _key(call: Call, settings: Settings) -> int:
-    return asyncio.run(_key_action(call.arguments["action"], settings, replace=call.arguments["replace"]))
+    from fabstir_desktop.cli.keys import run_key_command  # noqa: PLC0415
 
-
-async def _key_action(action: str, settings: Settings, *, replace: bool) -> int:
-    from fabstir_desktop.wallet.wallet import Wallet  # noqa: PLC0415
-
-    wallet = Wallet(settings.data_dir, environment_key=None if action == "set" else settings.host_private_key)
-    try:
-        if action == "set":
-            text = getpass.getpass("HOST_PRIVATE_KEY (hidden): ") if sys.stdin.isatty() else sys.stdin.readline()
-            status = await wallet.set_key(text, replace=replace)
-            print(f"Stored in {status.location}. The host's address is {status.address}")
-        elif action == "remove":
-            await wallet.remove_key()
-            print("Removed.")
-        else:
-            await wallet.load()
-            status = wallet.status
-            if status.address is None:
-                raise KeyMissing(f"{status.detail} {status.action}".strip())
-            print(f"{status.address} ({status.location})")
-    finally:
-        wallet.close()
-    if action != "show":
-        from fabstir_desktop.server.control import call_running  # noqa: PLC0415
-
-        await call_running(settings.data_dir, "reload_key", {}, timeout_s=_CALL_LIMIT_S)
-    return 0
+    return asyncio.run(run_key_command(call.arguments, settings))
 
 
 def _doctor(_: Call, settings: Settings) -> int:
