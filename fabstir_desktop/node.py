@@ -30,7 +30,7 @@ from fabstir_desktop.jobs.events import (
 )
 from fabstir_desktop.jobs.generation import Engine
 from fabstir_desktop.jobs.ids import Venue
-from fabstir_desktop.jobs.problems import Problem, ProblemList
+from fabstir_desktop.jobs.problems import Problem, ProblemList, Severity
 from fabstir_desktop.jobs.status import CheckpointOutcome, NodeStatus, ServingState, WalletState, WalletStatus
 from fabstir_desktop.jobs.views import EarningsPoint, EarningsView, JobView, TransactionView
 from fabstir_desktop.ledger.ledger import Ledger
@@ -363,11 +363,15 @@ class HostNode:
         for code in DERIVED_CODES - {problem.code for problem in found}:
             self._forget_problem(code, "")
         for problem in found:
-            self._note_problem(problem)
+            if self._note_problem(problem):
+                level = logging.INFO if problem.severity is Severity.INFORMATION else logging.WARNING
+                log.log(level, "%s: %s %s", problem.code, problem.message, problem.action)
 
-    def _note_problem(self, problem: Problem) -> None:
-        if self._problems.raise_(problem):
+    def _note_problem(self, problem: Problem) -> bool:
+        changed = self._problems.raise_(problem)
+        if changed:
             self.feed.publish(ChainChanged() if problem.code[0] in "CGT" else ServingChanged())
+        return changed
 
     def _forget_problem(self, code: str, subject: str) -> None:
         if self._problems.clear(code, subject):
