@@ -35,6 +35,7 @@ from fabstir_desktop.jobs.status import CheckpointOutcome, NodeStatus, ServingSt
 from fabstir_desktop.jobs.views import EarningsPoint, EarningsView, JobView, TransactionView
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.server.api_server import ApiServer
+from fabstir_desktop.server.exposure import exposure_after
 from fabstir_desktop.settings import Settings, save_setting
 from fabstir_desktop.settlement.service import Settlement
 from fabstir_desktop.tasks import OwnTasks
@@ -247,6 +248,13 @@ class HostNode:
         """Write a setting into settings.toml (None: back to the default). Raises SettingError."""
         await asyncio.to_thread(save_setting, self.settings.data_dir, name, value)
 
+    def exposure(self, changes: Mapping[str, Any]) -> Sequence[str]:
+        """What would be reachable from beyond this machine with these settings changed; none if nothing would.
+
+        Raises SettingError.
+        """
+        return exposure_after(self.settings, changes).sentences
+
     async def refresh_chain(self) -> None:
         """Look at chain, contract and balance now instead of at the next poll."""
         await self._running(self._settlement).refresh()
@@ -363,15 +371,15 @@ class HostNode:
         for code in DERIVED_CODES - {problem.code for problem in found}:
             self._forget_problem(code, "")
         for problem in found:
-            if self._note_problem(problem):
+            is_new = (problem.code, problem.subject) not in self._problems
+            self._note_problem(problem)
+            if is_new:  # not again for each percent of a model being loaded
                 level = logging.INFO if problem.severity is Severity.INFORMATION else logging.WARNING
                 log.log(level, "%s: %s %s", problem.code, problem.message, problem.action)
 
-    def _note_problem(self, problem: Problem) -> bool:
-        changed = self._problems.raise_(problem)
-        if changed:
+    def _note_problem(self, problem: Problem) -> None:
+        if self._problems.raise_(problem):
             self.feed.publish(ChainChanged() if problem.code[0] in "CGT" else ServingChanged())
-        return changed
 
     def _forget_problem(self, code: str, subject: str) -> None:
         if self._problems.clear(code, subject):

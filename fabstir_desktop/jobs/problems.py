@@ -50,5 +50,9 @@ class ProblemList:
     def __iter__(self) -> Iterator[Problem]:
         return iter(sorted(self._problems.values(), key=lambda p: (-p.severity, p.code, p.subject)))
 
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        """Whether a problem of this code and subject stands."""
+        return key in self._problems
+
     def __len__(self) -> int:
         return len(self._problems)
