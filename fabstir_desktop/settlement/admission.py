@@ -213,7 +213,9 @@ class JobGate:
         if not self._is_ready():
             allowed = min(allowed, self._max_unproven_tokens - unproven - reserved)
             if allowed <= 0:
-                raise RateLimited(f"Running answers of job {job_id} fill its backlog; it goes on when the chain is back")
+                raise RateLimited(
+                    f"Running answers of job {job_id} fill its backlog; it goes on when the chain is back"
+                )
         return allowed
 
     async def _take_over(self, facts: JobFacts) -> JobAccount | None:

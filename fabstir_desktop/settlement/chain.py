@@ -30,6 +30,7 @@ class RpcEndpoint:
         self._timeout_s = timeout_s
         self._provider: Any = None
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
         self.name = endpoint_name(url)
         """Host and port: all that may be shown."""
 
@@ -47,7 +48,8 @@ class RpcEndpoint:
         return self._result(answer)
 
     async def close(self) -> None:
-        """Close the connections. Safe to call twice; the endpoint opens again when it is asked."""
+        """Close the connections; whoever asks afterwards gets RpcUnreachable. Safe to call twice."""
+        self._closed = True
         session, self._session, self._provider = self._session, None, None
         if session is not None:
             await session.close()
@@ -78,6 +80,8 @@ class RpcEndpoint:
         if self._provider is None:
             # web3 takes more than half a second to import: the window must not wait for it.
             make = await asyncio.get_running_loop().run_in_executor(None, _provider_class)
+            if self._closed:
+                raise RpcUnreachable(f"{self.name}: the connection is closed")
             if self._provider is None:
                 self._session = aiohttp.ClientSession(
                     timeout=aiohttp.ClientTimeout(total=self._timeout_s, connect=CONNECT_TIMEOUT_S),

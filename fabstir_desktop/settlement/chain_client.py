@@ -278,4 +278,3 @@ def _call_fields(to: str, data: bytes, sender: str | None) -> dict[str, str]:
 
 def _block(which: int | str) -> str:
     return hex(which) if isinstance(which, int) else which
-

@@ -26,6 +26,7 @@ from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.claimer import Claimer, Submitted
 from fabstir_desktop.settlement.completer import Completer
 from fabstir_desktop.settlement.contracts.base import SettlementContract
+from fabstir_desktop.settlement.due_list import DueList
 from fabstir_desktop.settlement.outbox import Outbox
 from fabstir_desktop.settlement.payments import PaymentReader
 from fabstir_desktop.settlement.reconciler import Progress, Reconciler
@@ -42,26 +43,6 @@ IDLE_POLLS = 7.5
 BUG_RETRY_S = 60.0
 WAITING_STATES = (ClaimState.PLANNED, ClaimState.HELD)
 LONGEST_BACKOFF_S = 5.0
-STRENGTH = {
-    None: 0,
-    ClaimReason.THRESHOLD: 0,
-    ClaimReason.EXPOSURE: 1,
-    ClaimReason.DEADLINE: 2,
-    ClaimReason.RECOVERY: 3,
-    ClaimReason.SESSION_END: 4,
-    ClaimReason.FORCED: 5,
-}
-
-
-@dataclass(slots=True)
-class _Due:
-    """A job that should be claimed, and not before `retry_at` (monotonic seconds)."""
-
-    reason: ClaimReason
-    retry_at: float = 0.0
-    why: str = ""
-    asked: int = 1
-    """How often it was asked for: an attempt that began before the last time does not answer it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +81,7 @@ class CheckpointManager:
         self._has_session = has_session
         self._on_account = on_account
         self._on_trouble = on_trouble
-        self._due: dict[int, _Due] = {}
+        self._due = DueList()
         self._afterwards: dict[int, ClaimReason] = {}
         """Jobs that are claimed again when their open claim is closed."""
         self._locks: dict[int, asyncio.Lock] = {}
@@ -152,15 +133,8 @@ class CheckpointManager:
 
     def due(self, job_id: int, reason: ClaimReason) -> None:
         """A job has something to claim. Cheap; may be called for every token."""
-        known = self._due.get(job_id)
-        if known is None:
-            self._due[job_id] = _Due(reason)
-        else:
-            known.asked += 1
-            if STRENGTH[reason] <= STRENGTH[known.reason]:
-                return
-            known.reason, known.retry_at = reason, 0.0
-        self.wake()
+        if self._due.add(job_id, reason):
+            self.wake()
 
     def wake(self) -> None:
         """Look now."""
@@ -168,8 +142,7 @@ class CheckpointManager:
 
     def retry_now(self) -> None:
         """A cause may be gone: try every waiting job at once."""
-        for entry in self._due.values():
-            entry.retry_at = 0.0
+        self._due.retry_now()
         self._parts.outbox.forget_market()
         self.wake()
 
@@ -228,10 +201,8 @@ class CheckpointManager:
     def _rest_s(self, progress: Progress) -> float:
         if progress.unproven_slots or self._settling:
             return self._poll_s
-        if not self._due:
-            return self._idle_s
-        soonest = min(entry.retry_at for entry in self._due.values())
-        return min(self._idle_s, max(self._poll_s, soonest - time.monotonic()))
+        soonest_s = self._due.next_in_s()
+        return self._idle_s if soonest_s is None else min(self._idle_s, max(self._poll_s, soonest_s))
 
     async def _pause(self, pause_s: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -254,9 +225,7 @@ class CheckpointManager:
 
     async def _announce_confirmed(self, claim: Claim, tx_hash: str, payments: tuple[Payment, ...]) -> None:
         if payments:
-            log.info(
-                "Checkpoint confirmed for job %d - payment distributed (%s)", claim.job_id, split_text(payments)
-            )
+            log.info("Checkpoint confirmed for job %d - payment distributed (%s)", claim.job_id, split_text(payments))
         elif self._parts.contract.rules.settles_later:
             log.info("Checkpoint confirmed for job %d - it is paid when the session is settled", claim.job_id)
         elif self._parts.payments.can_read:
@@ -309,8 +278,7 @@ class CheckpointManager:
     async def _resume_planned(self) -> None:
         """Claims that were planned before the process ended, freed by the reconciler, or held."""
         for listed in await self._parts.ledger.claims(states=WAITING_STATES):
-            entry = self._due.get(listed.job_id)
-            if entry is not None and entry.retry_at > time.monotonic():
+            if self._due.is_waiting(listed.job_id):
                 continue
             async with self._lock(listed.job_id):
                 claim = await self._parts.ledger.claim(listed.claim_id)
@@ -318,9 +286,7 @@ class CheckpointManager:
                     await self._attempt(claim.job_id, partial(self._parts.claimer.resume, claim), claim.reason)
 
     async def _make_due(self) -> None:
-        now = time.monotonic()
-        ready = [job_id for job_id, entry in self._due.items() if entry.retry_at <= now]
-        await asyncio.gather(*(self._claim_due(job_id) for job_id in ready))
+        await asyncio.gather(*(self._claim_due(job_id) for job_id in self._due.ready()))
 
     async def _claim_due(self, job_id: int) -> None:
         async with self._slots, self._lock(job_id):
@@ -331,7 +297,9 @@ class CheckpointManager:
 
     async def _force(self, job_id: int) -> CheckpointOutcome:
         if not self._is_ready():
-            return CheckpointOutcome(job_id, False, 0, None, "no contact with the chain, or its contract; it is claimed later")
+            return CheckpointOutcome(
+                job_id, False, 0, None, "no contact with the chain, or its contract; it is claimed later"
+            )
         try:
             async with asyncio.timeout(FORCE_LIMIT_S), self._lock(job_id):
                 claim = partial(self._parts.claimer.claim, job_id, ClaimReason.FORCED)
@@ -352,8 +320,7 @@ class CheckpointManager:
         self, job_id: int, make: Callable[[], Awaitable[Submitted | ClaimLater]], fallback: ClaimReason
     ) -> Submitted | ClaimLater:
         """Make a claim; whatever stands in the way leaves the job due, with its cause, to be tried again."""
-        entry = self._due.get(job_id)
-        asked = entry.asked if entry is not None else 0
+        asked = self._due.asked(job_id)
         try:
             result = await make()
         except ClaimWaits as wait:
@@ -366,9 +333,7 @@ class CheckpointManager:
         except Bug as error:
             log.exception("claiming job %d failed; other jobs go on", job_id)
             return self._postpone(job_id, fallback, BUG_RETRY_S, str(error))
-        entry = self._due.get(job_id)
-        if entry is not None and entry.asked == asked:
-            del self._due[job_id]
+        entry = self._due.answer(job_id, asked)
         if isinstance(result, Submitted):
             self._made += 1
             account = await self._parts.ledger.account(job_id)
@@ -379,16 +344,12 @@ class CheckpointManager:
         return result
 
     def _postpone(self, job_id: int, reason: ClaimReason, retry_s: float, why: str) -> ClaimLater:
-        entry = self._due.setdefault(job_id, _Due(reason))
-        if entry.why != why:
-            log.warning("Job %d is claimed later: %s", job_id, why)
-        entry.why = why
-        entry.retry_at = time.monotonic() + retry_s
+        self._due.postpone(job_id, reason, retry_s, why)
         return ClaimLater(why)
 
     async def _drain(self) -> None:
         """Wait until nothing is due that could be made now."""
-        while self._is_ready() and any(entry.retry_at <= time.monotonic() for entry in self._due.values()):
+        while self._is_ready() and self._due.ready():
             self._idle.clear()
             self.wake()
             await self._idle.wait()

@@ -161,7 +161,9 @@ class Claimer:
             log.info("Checkpoint submitted successfully for job %d - tx_hash: %s", claim.job_id, tx_hash)
         else:
             note = "signed and stored; no node has confirmed that it took it"
-            log.warning("Checkpoint for job %d is signed and stored, but no node took it yet; it is sent again", claim.job_id)
+            log.warning(
+                "Checkpoint for job %d is signed and stored, but no node took it yet; it is sent again", claim.job_id
+            )
         self._feed.publish(ClaimChanged(claim.job_id, claim.claim_id, claim.tokens, ClaimState.BOUND, tx_hash, note))
         self._feed.publish(TransactionChanged(slot.slot_id))
 
@@ -180,7 +182,9 @@ class Claimer:
             raise await self._refused(job_id, refusal)
         tokens = min(decision.end - decision.start, facts.remaining_tokens)
         if tokens < facts.first_claim_minimum:
-            return ClaimLater(f"the first claim of this job needs {facts.first_claim_minimum} tokens, there are {tokens}")
+            return ClaimLater(
+                f"the first claim of this job needs {facts.first_claim_minimum} tokens, there are {tokens}"
+            )
         if tokens < max(1, self.policy.minimum_tokens):
             text = f"the deposit is used up; {account.claimable} tokens are not covered"
             raise await self._refused(job_id, Refusal(RefusalKind.DEPOSIT, text))
@@ -235,5 +239,7 @@ class Claimer:
         used = await self._contract.is_proof_used(self._signer.address, proof_hash)
         if used is False:
             return
-        log.warning("Job %d: a claim of %d tokens with this proof is already on chain; it is not made again", job_id, tokens)
+        log.warning(
+            "Job %d: a claim of %d tokens with this proof is already on chain; it is not made again", job_id, tokens
+        )
         await self._ledger.record_foreign(job_id, tokens, proof_hash, "already on chain with the same proof")

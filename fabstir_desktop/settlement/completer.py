@@ -114,7 +114,9 @@ class Completer:
             note = f"{left} tokens were not claimed before the session was settled and cannot be paid"
             await self._ledger.note_job(job_id, note)
             message = f"Job {job_id}: {note}."
-            self._board.raise_(Problem("J04", Severity.INFORMATION, message, "Open the job", subject=str(job_id), page="jobs"))
+            self._board.raise_(
+                Problem("J04", Severity.INFORMATION, message, "Open the job", subject=str(job_id), page="jobs")
+            )
         for claim in await self._ledger.claims(job_id=job_id, states=sorted(PROVEN_STATES)):
             await self._ledger.mark_settled(claim.claim_id)
         self._sent.pop(job_id, None)

@@ -80,7 +80,8 @@ def bumped(offer: FeeOffer, fresh: FeeOffer | None, cap_wei: int) -> FeeOffer | 
 def bump_helps(offer: FeeOffer, market: FeeMarket) -> bool:
     """Whether the offer, not a lost transaction, is what keeps it out of a block."""
     return (
-        offer.max_fee_per_gas_wei * 100 < market.base_fee_wei * 105 or offer.max_priority_fee_per_gas_wei < market.tip_wei
+        offer.max_fee_per_gas_wei * 100 < market.base_fee_wei * 105
+        or offer.max_priority_fee_per_gas_wei < market.tip_wei
     )
 
 

@@ -160,7 +160,12 @@ class ChainMonitor:
             self._lock_signer()
             self._looked.set()
             if self._status.state is ChainState.READY and before is not ChainState.READY:
-                log.info("%s: chain %d and contract %s are ready", self._status.rpc, self._venue.chain_id, self._venue.contract)
+                log.info(
+                    "%s: chain %d and contract %s are ready",
+                    self._status.rpc,
+                    self._venue.chain_id,
+                    self._venue.contract,
+                )
                 self._on_ready()
         return self.status
 
@@ -257,14 +262,18 @@ class ChainMonitor:
                 message, action = f"{text[0].upper()}{text[1:]}.", "Change the RPC or the chain id in Settings"
                 return Problem("C01", Severity.ERROR, message, action, page="settings")
             case ChainState.NOT_SUPPORTED:
-                return Problem("C06", Severity.ERROR, f"{text}.", "Check the contract address in Settings", page="settings")
+                return Problem(
+                    "C06", Severity.ERROR, f"{text}.", "Check the contract address in Settings", page="settings"
+                )
             case _:
                 message = (
                     f"No contact with {self._status.chain_name} ({text}). Serving goes on up to {self._max_unproven_tokens} "
                     f"unproven tokens for each known job; claims are queued"
                     f"{f' ({waiting})' if waiting else ''}."
                 )
-                return Problem("C02", Severity.WARNING, message, "Check the network and the RPC setting", page="settings")
+                return Problem(
+                    "C02", Severity.WARNING, message, "Check the network and the RPC setting", page="settings"
+                )
 
     def _lock_signer(self) -> None:
         """A different chain id locks the signer; the right one opens it again."""

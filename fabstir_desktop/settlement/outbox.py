@@ -133,7 +133,9 @@ class Outbox:
             problem = _too_dear_problem(market.market, self._fee_cap_wei)
             raise ClaimWaits("gas is dearer than your cap", retry_s=self._resend_s / 3, problem=problem)
         self._board.clear("G03")
-        l1_fee = await self._client.l1_fee_wei(len(calldata) + SIGNED_OVERHEAD_BYTES) * 3 // 2 if self._has_l1_fee() else 0
+        l1_fee = (
+            await self._client.l1_fee_wei(len(calldata) + SIGNED_OVERHEAD_BYTES) * 3 // 2 if self._has_l1_fee() else 0
+        )
         self.claim_gas = estimate
         return Quote(calldata, gas_limit_for(estimate), offer, l1_fee)
 
@@ -191,9 +193,7 @@ class Outbox:
             return slot
         return await self.bump(to, calldata, slot, market)
 
-    async def bump(
-        self, to: str, calldata: bytes, slot: Slot, market: FeeMarket, *, minimum_tip_wei: int = 0
-    ) -> Slot:
+    async def bump(self, to: str, calldata: bytes, slot: Slot, market: FeeMarket, *, minimum_tip_wei: int = 0) -> Slot:
         """Sign and store a replacement; the slot as it was if the cap or the balance does not allow one."""
         newest = slot.attempts[-1]
         offer = FeeOffer(newest.max_fee_per_gas_wei, newest.max_priority_fee_per_gas_wei)

@@ -20,9 +20,7 @@ from fabstir_desktop.wallet.signer import recover_proof_signer
 
 VERSION = "1"
 PROOF_BYTES = 97
-FIELDS = frozenset(
-    {"version", "chain", "contract", "host", "job", "from", "to", "model", "transcript", "previous"}
-)
+FIELDS = frozenset({"version", "chain", "contract", "host", "job", "from", "to", "model", "transcript", "previous"})
 SIMULATION_DOMAIN = b"fabstir-desktop simulated claim, never to be sent"
 
 
@@ -99,9 +97,7 @@ def transcript_root(segments: Sequence[dict[str, Any]]) -> bytes:
     return root.digest()
 
 
-def transcript_file(
-    segments: Sequence[TranscriptSegment], proof: bytes, earlier: Mapping[int, Sequence[int]]
-) -> bytes:
+def transcript_file(segments: Sequence[TranscriptSegment], proof: bytes, earlier: Mapping[int, Sequence[int]]) -> bytes:
     """The companion of a record: signature and transcript, enough to check it and to run the model again.
 
     `earlier` has, by answer, the tokens that earlier claims took of it: a model is run from the answer's first token.

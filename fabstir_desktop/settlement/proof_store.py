@@ -25,9 +25,7 @@ class SignedProof:
 class ProofStore:
     """Proofs of one venue, kept in a folder."""
 
-    def __init__(
-        self, ledger: Ledger, venue: Venue, folder: Path, answer_start: Callable[[int], int | None]
-    ) -> None:
+    def __init__(self, ledger: Ledger, venue: Venue, folder: Path, answer_start: Callable[[int], int | None]) -> None:
         self._ledger = ledger
         self._venue = venue
         self._folder = folder

@@ -216,7 +216,9 @@ class Reconciler:
         tag = "safe" if await self._replay_is_refused(slot) else "finalized"
         if number > await self._client.settled_number(tag, head):
             return  # it could still be reorganised away, and ours be mined after all
-        log.warning("Nonce %d was used by 0x%s, which is not ours: its claims get another", slot.nonce, spender.tx_hash.hex())
+        log.warning(
+            "Nonce %d was used by 0x%s, which is not ours: its claims get another", slot.nonce, spender.tx_hash.hex()
+        )
         await self._ledger.free_slot(
             slot.slot_id, state=SlotState.FOREIGN, note=f"its nonce was used by 0x{spender.tx_hash.hex()}"
         )

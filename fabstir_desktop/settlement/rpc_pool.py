@@ -99,7 +99,9 @@ class RpcPool:
 
     async def send_raw(self, raw: bytes, tx_hash: bytes) -> list[SendAnswer]:
         """Hand the same bytes to every endpoint. An answer with another hash than ours counts as unknown."""
-        results = await self._fan_out(lambda endpoint: self._ask(endpoint, "eth_sendRawTransaction", ("0x" + raw.hex(),)))
+        results = await self._fan_out(
+            lambda endpoint: self._ask(endpoint, "eth_sendRawTransaction", ("0x" + raw.hex(),))
+        )
         return [
             self._read_send(endpoint.name, result, tx_hash)
             for endpoint, result in zip(self._endpoints, results, strict=True)

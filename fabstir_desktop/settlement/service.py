@@ -19,21 +19,14 @@ from fabstir_desktop.settlement.admission import JobGate
 from fabstir_desktop.settlement.board import ProblemBoard
 from fabstir_desktop.settlement.chain import RpcEndpoint
 from fabstir_desktop.settlement.chain_client import ChainClient
-from fabstir_desktop.settlement.checkpoint_manager import CheckpointManager, ManagerParts
-from fabstir_desktop.settlement.claimer import Claimer
-from fabstir_desktop.settlement.completer import Completer
+from fabstir_desktop.settlement.checkpoint_manager import CheckpointManager
 from fabstir_desktop.settlement.contracts import make_contract
 from fabstir_desktop.settlement.diagnosis import ChainCheck, check_chain
 from fabstir_desktop.settlement.explorers import explorer_url
-from fabstir_desktop.settlement.fees import GWEI
 from fabstir_desktop.settlement.monitor import Backlog, ChainMonitor
-from fabstir_desktop.settlement.outbox import Outbox
-from fabstir_desktop.settlement.payments import PaymentReader
-from fabstir_desktop.settlement.proof_store import ProofStore
-from fabstir_desktop.settlement.reconciler import Reconciler
-from fabstir_desktop.settlement.recovery import Recovery
 from fabstir_desktop.settlement.rpc_pool import Endpoint, RpcPool
 from fabstir_desktop.settlement.tracker import TokenTracker
+from fabstir_desktop.settlement.wiring import Wiring, make_manager
 from fabstir_desktop.wallet.signer import Signer
 
 log = logging.getLogger(__name__)
@@ -75,13 +68,7 @@ class Settlement:
             backlog=self._backlog,
             on_ready=self._on_ready,
         )
-        self._gate = JobGate(
-            ledger,
-            self._contract,
-            max_unproven_tokens=settings.max_unproven_tokens,
-            is_ready=lambda: self._monitor.is_ready,
-            first_look=self._monitor.wait_first_look,
-        )
+        self._gate = self._make_gate()
         self.tracker = TokenTracker(
             ledger,
             feed,
@@ -146,63 +133,37 @@ class Settlement:
 
     # --- within -----------------------------------------------------------------------------------------------------
 
+    def _make_gate(self) -> JobGate:
+        return JobGate(
+            self._ledger,
+            self._contract,
+            max_unproven_tokens=self._settings.max_unproven_tokens,
+            is_ready=lambda: self._monitor.is_ready,
+            first_look=self._monitor.wait_first_look,
+        )
+
     async def _account(self, job_id: int) -> JobAccount | None:
         return await self._ledger.account(job_id)
 
     def _attach(self, signer: Signer) -> None:
-        settings = self._settings
-        outbox = Outbox(
+        wiring = Wiring(
+            self._settings,
+            self._venue,
             self._ledger,
-            self._client,
-            signer,
-            self._board,
-            chain_id=settings.chain_id,
-            fee_cap_wei=settings.max_fee_gwei * GWEI,
-            has_l1_fee=lambda: self._monitor.has_l1_fee,
-            poll_s=settings.settlement_poll_seconds,
-        )
-        proofs = ProofStore(self._ledger, self._venue, settings.proofs_dir, self.tracker.answer_start)
-        common = (self._ledger, self._client, self._contract)
-        claimer = Claimer(
-            *common,
-            signer,
-            outbox,
-            proofs,
-            self._board,
             self._feed,
-            threshold_tokens=settings.checkpoint_threshold,
+            self._client,
+            self._contract,
+            self._board,
+            self._monitor,
         )
-        parts = ManagerParts(
-            ledger=self._ledger,
-            feed=self._feed,
-            board=self._board,
-            claimer=claimer,
-            outbox=outbox,
-            reconciler=Reconciler(
-                *common, outbox, self._board, self._feed, confirmations=settings.confirmations
-            ),
-            payments=PaymentReader(*common, self._feed, host=signer.address, confirmations=settings.confirmations),
-            recovery=Recovery(self._ledger, self._contract, self._board, self._feed, host=signer.address),
-            completer=Completer(
-                *common,
-                outbox,
-                self._board,
-                self._feed,
-                has_session=self.tracker.has_session,
-                poll_s=settings.settlement_poll_seconds,
-            ),
-            contract=self._contract,
-        )
-        self._manager = self.tracker.manager = CheckpointManager(
-            parts,
-            poll_s=settings.settlement_poll_seconds,
-            is_ready=lambda: self._monitor.is_ready,
-            has_session=self.tracker.has_session,
-            on_account=self.tracker.note_account,
-            on_trouble=self._monitor.look_now,
-        )
+        self._manager = self.tracker.manager = make_manager(wiring, signer, self.tracker)
         self._manager.start()
-        log.info("Checkpoints are submitted from %s to %s at %s", signer.address, self._venue.contract_name, self._venue.contract)
+        log.info(
+            "Checkpoints are submitted from %s to %s at %s",
+            signer.address,
+            self._venue.contract_name,
+            self._venue.contract,
+        )
 
     async def _detach(self) -> None:
         manager, self._manager, self.tracker.manager = self._manager, None, None

@@ -56,8 +56,8 @@ async def test_a_reorganised_claim_is_sent_again_and_its_earnings_come_back(worl
         await room.wait(lambda: ClaimState.REOPENED in states_of(room))
         view = await room.view(world.job_id)
         assert view.proven == 0
-        await world.mine()
-        again = await room.settled(world.job_id)
+        async with mining(world):
+            again = await room.settled(world.job_id)
         assert again.earned == before.earned
         assert len(await room.ledger.transaction_views()) == 1, "the same bytes"
         assert await world.tokens_paid() == 100
@@ -207,7 +207,9 @@ async def test_many_jobs_at_once_go_through_one_key_in_one_block(world: World, t
 
 async def test_a_contract_without_getters_and_events_is_claimed_from_too(world: World, tmp_path: Path) -> None:
     host = make_signer(world.host_key, world.chain_id, world.contract)
-    _, minimal = await world.deploy("MinimalProofSystem", host.address, world.bank.address, 10**10, value_wei=10**10 * 300)
+    _, minimal = await world.deploy(
+        "MinimalProofSystem", host.address, world.bank.address, 10**10, value_wei=10**10 * 300
+    )
     settings = make_settings(tmp_path, world.rpc_url, world.chain_id, minimal)
     async with open_room(settings, make_signer(world.host_key, world.chain_id, minimal)) as room:
         await room.ready()

@@ -28,7 +28,7 @@ from fabstir_desktop.settlement.classifier import Answer, SendAnswer
 from fabstir_desktop.settlement.fees import FeeOffer
 
 FIRST_SEED = 20_260
-SHORT, LONG = 40, 2000
+SHORT, LONG = 32, 2000
 TOGETHER = 4
 BUILDING = asyncio.Lock()
 """Worlds are paid by one bank, whose nonces are counted one after the other."""
@@ -41,9 +41,7 @@ class Caught(AssertionError):
 @pytest.fixture
 async def anvil(start_anvil: Callable[..., Awaitable[Anvil]]) -> Anvil:
     """Blocks come by themselves and are soon final."""
-    return await start_anvil(
-        block_time_s=0.2, arguments=["--slots-in-an-epoch", "1", "--balance", "10000000", "--mixed-mining"]
-    )
+    return await start_anvil(block_time_s=0.2, arguments=["--slots-in-an-epoch", "1", "--balance", "10000000"])
 
 
 async def play(
@@ -82,22 +80,24 @@ async def play(
                 for job_id in jobs:
                     await room.settled(job_id, limit_s)
             finally:
-                await check_nonces(room, client, seed)
+                await check_nonces(room, client, seed, unsaved)
             for job_id in jobs:
                 view, paid = await room.view(job_id), await world.tokens_paid(job_id)
                 claims = [event for event in await world.events("CheckpointSubmitted") if event["jobId"] == job_id]
                 claimed = sum(int(event["tokensGenerated"]) for event in claims)
                 if not view.generated == paid == claimed == totals[job_id]:
-                    raise Caught(f"seed {seed}: generated {totals[job_id]}, ledger {view}, paid {paid}, claimed {claimed}")
-        if unsaved:
-            raise Caught(f"seed {seed}: bytes left that were not stored")
+                    raise Caught(
+                        f"seed {seed}: generated {totals[job_id]}, ledger {view}, paid {paid}, claimed {claimed}"
+                    )
         return rpc.hits
 
 
-async def check_nonces(room: Room, client: ChainClient, seed: int) -> None:
+async def check_nonces(room: Room, client: ChainClient, seed: int, unsaved: list[str]) -> None:
     """No claim was reverted (then it was sent twice), and no nonce was given up whose transaction was mined."""
     if any(row.state == "reverted" for row in await room.ledger.transaction_views()):
         raise Caught(f"seed {seed}: a claim was sent twice, and only the contract refused the second")
+    if unsaved:
+        raise Caught(f"seed {seed}: bytes left that were not stored")
     given_up = [SlotState.BURNED, SlotState.FOREIGN]
     for slot in await room.ledger.slots(parts_of(room).outbox.sender, given_up):
         for attempt in slot.attempts:
@@ -189,7 +189,9 @@ def bumps_without_storing(room: Room) -> None:
         answer = await send(slot)
         if answer.answer is not Answer.SENT and slot.claim_ids:
             claim = await room.ledger.claim(slot.claim_ids[0])
-            dearer = FeeOffer(slot.attempts[-1].max_fee_per_gas_wei * 2, slot.attempts[-1].max_priority_fee_per_gas_wei * 2)
+            dearer = FeeOffer(
+                slot.attempts[-1].max_fee_per_gas_wei * 2, slot.attempts[-1].max_priority_fee_per_gas_wei * 2
+            )
             contract = room.settlement._contract.address
             attempt = await outbox._sign(contract, claim.calldata, slot.nonce, slot.attempts[-1].gas_limit, dearer)
             await room.settlement._client.send_raw(attempt.raw, attempt.tx_hash)

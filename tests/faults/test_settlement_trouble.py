@@ -175,9 +175,7 @@ async def test_a_job_that_cannot_pay_is_refused_before_a_token_is_made(world: Wo
         await room.settled(small)
 
 
-async def test_a_job_that_its_client_ends_first_is_written_off_once_that_is_final(
-    world: World, tmp_path: Path
-) -> None:
+async def test_a_job_that_its_client_ends_first_is_written_off_once_that_is_final(world: World, tmp_path: Path) -> None:
     async with room_in(world, tmp_path) as room:
         await room.ready()
         await room.generate(world.job_id, 60)

@@ -30,7 +30,9 @@ async def test_tokens_are_claimed_at_the_threshold_and_the_rest_at_the_sessions_
         assert sum(int(event["tokensGenerated"]) for event in seen) == 250
         assert len(seen) >= 2
         paid = await world.events("PaymentDistributed")
-        assert view.earned[0].amount == sum(int(event["hostAmount"]) for event in paid) == 250 * world.price_wei * 9 // 10
+        assert (
+            view.earned[0].amount == sum(int(event["hostAmount"]) for event in paid) == 250 * world.price_wei * 9 // 10
+        )
         lines = caplog.text
         assert f"Generated 1 tokens for job {world.job_id} (total: 57, last checkpoint: 0)" in lines
         assert f"CHECKPOINT NEEDED for job {world.job_id} with 100 tokens!" in lines

@@ -144,11 +144,11 @@ async def test_sessions_that_cannot_pay_are_refused(world: World, marketplace: M
 
 
 async def test_a_proof_system_is_no_marketplace(world: World, marketplace: Marketplace, tmp_path: Path) -> None:
-    wrong = Marketplace(world, marketplace.artifact, world.contract, marketplace.earnings_artifact, marketplace.earnings_address)
+    wrong = Marketplace(
+        world, marketplace.artifact, world.contract, marketplace.earnings_artifact, marketplace.earnings_address
+    )
     async with room_at(world, wrong, tmp_path / "a") as room:
         assert "submitProofOfWork" in await room.problem("C06")
     settings = make_settings(tmp_path / "b", world.rpc_url, world.chain_id, marketplace.address)
     async with open_room(settings, make_signer(world.host_key, world.chain_id, marketplace.address)) as room:
         assert "submitCheckpoint" in await room.problem("C06")
-
-

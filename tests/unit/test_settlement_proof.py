@@ -148,7 +148,11 @@ async def test_a_changed_record_does_not_verify(tmp_path: Path, old: bytes, new:
 
 @pytest.mark.parametrize(
     ("old", "new", "failing"),
-    [(b"[5,6,7]", b"[5,6,8]", {"transcript"}), (b'"proof":"', b'"proof":"00', {"signature"}), (b"{", b"", {"transcript"})],
+    [
+        (b"[5,6,7]", b"[5,6,8]", {"transcript"}),
+        (b'"proof":"', b'"proof":"00', {"signature"}),
+        (b"{", b"", {"transcript"}),
+    ],
 )
 async def test_a_changed_transcript_does_not_verify(tmp_path: Path, old: bytes, new: bytes, failing: set[str]) -> None:
     path = await stored(tmp_path)

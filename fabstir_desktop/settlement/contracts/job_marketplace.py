@@ -39,9 +39,7 @@ DISPUTE_WINDOW = ContractCall("disputeWindow", (), ("uint256",))
 PROOF_SYSTEM = ContractCall("proofSystem", (), ("address",))
 HOST_EARNINGS = ContractCall("hostEarnings", (), ("address",))
 VERIFIED = ContractCall("verifiedProofs", ("bytes32",), ("bool",))
-PROOF_SUBMITTED = ContractEvent(
-    "ProofSubmitted", ("uint256", "address"), ("uint256", "bytes32", "string", "string")
-)
+PROOF_SUBMITTED = ContractEvent("ProofSubmitted", ("uint256", "address"), ("uint256", "bytes32", "string", "string"))
 SESSION_COMPLETED = ContractEvent("SessionCompleted", ("uint256",), ("uint256", "uint256", "uint256"))
 SESSION_TIMED_OUT = ContractEvent("SessionTimedOut", ("uint256",), ("uint256", "uint256"))
 ACTIVE = 0
@@ -69,9 +67,7 @@ class JobMarketplace:
     def __init__(self, client: ChainClient, address: str) -> None:
         self._client = client
         self.address = address
-        self.rules = ClaimRules(
-            minimum_tokens=100, settles_later=True, has_deadlines=True, events_name_host=False
-        )
+        self.rules = ClaimRules(minimum_tokens=100, settles_later=True, has_deadlines=True, events_name_host=False)
         self.has_jobs = True
         self.has_events = True
         self._precision = 1000
@@ -91,9 +87,7 @@ class JobMarketplace:
         await self._linked(HOST_EARNINGS)
         if self._precision <= 0:
             raise self._not_supported("its price precision is zero")
-        self.rules = ClaimRules(
-            minimum_tokens=minimum, settles_later=True, has_deadlines=True, events_name_host=False
-        )
+        self.rules = ClaimRules(minimum_tokens=minimum, settles_later=True, has_deadlines=True, events_name_host=False)
         self.has_events = has_event(code, SESSION_COMPLETED)
 
     def encode_claim(self, job_id: int, tokens: int, proof: bytes) -> bytes:
@@ -114,7 +108,9 @@ class JobMarketplace:
         try:
             fields = SESSION.decode(answer)
         except ValueError as error:
-            raise self._not_supported(f"it answers sessionJobs({job_id}) differently than this version knows") from error
+            raise self._not_supported(
+                f"it answers sessionJobs({job_id}) differently than this version knows"
+            ) from error
         host, token, deposit, price, used, longest_s, started, proven_at, interval, window_s, status = fields[2:13]
         return JobFacts(
             job_id=job_id,

@@ -26,9 +26,7 @@ SUBMIT = ContractCall("submitCheckpoint", ("uint256", "uint256", "bytes"))
 JOBS = ContractCall("jobs", ("uint256",), ("address", "address", "uint256", "uint256", "uint256", "bool"))
 PROOF_USED = ContractCall("proofUsed", ("address", "bytes32"), ("bool",))
 CHECKPOINT_SUBMITTED = ContractEvent("CheckpointSubmitted", ("uint256", "address"), ("uint256", "bytes32"))
-PAYMENT_DISTRIBUTED = ContractEvent(
-    "PaymentDistributed", ("uint256", "address"), ("uint256", "address", "uint256")
-)
+PAYMENT_DISTRIBUTED = ContractEvent("PaymentDistributed", ("uint256", "address"), ("uint256", "address", "uint256"))
 
 REFUSALS: tuple[tuple[str, RefusalKind, str], ...] = (
     ("no such job", RefusalKind.UNKNOWN_JOB, "the contract does not know this job"),
@@ -117,7 +115,9 @@ class ProofSystem:
         for entry in logs:
             if entry.address.lower() != self.address.lower() or entry.topics[:1] != (PAYMENT_DISTRIBUTED.topic,):
                 continue
-            job_id, _host, host_amount, _treasury, treasury_amount = PAYMENT_DISTRIBUTED.decode(entry.topics, entry.data)
+            job_id, _host, host_amount, _treasury, treasury_amount = PAYMENT_DISTRIBUTED.decode(
+                entry.topics, entry.data
+            )
             found.append(
                 Payment(job_id, entry.tx_hash, entry.log_index, entry.block_number, "ETH", host_amount, treasury_amount)
             )

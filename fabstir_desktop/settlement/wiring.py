@@ -1,0 +1,87 @@
+"""Puts a CheckpointManager together for one signer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fabstir_desktop.feed import Feed
+from fabstir_desktop.jobs.ids import Venue
+from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settings import Settings
+from fabstir_desktop.settlement.board import ProblemBoard
+from fabstir_desktop.settlement.chain_client import ChainClient
+from fabstir_desktop.settlement.checkpoint_manager import CheckpointManager, ManagerParts
+from fabstir_desktop.settlement.claimer import Claimer
+from fabstir_desktop.settlement.completer import Completer
+from fabstir_desktop.settlement.contracts.base import SettlementContract
+from fabstir_desktop.settlement.fees import GWEI
+from fabstir_desktop.settlement.monitor import ChainMonitor
+from fabstir_desktop.settlement.outbox import Outbox
+from fabstir_desktop.settlement.payments import PaymentReader
+from fabstir_desktop.settlement.proof_store import ProofStore
+from fabstir_desktop.settlement.reconciler import Reconciler
+from fabstir_desktop.settlement.recovery import Recovery
+from fabstir_desktop.settlement.tracker import TokenTracker
+from fabstir_desktop.wallet.signer import Signer
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What every part of the room shares."""
+
+    settings: Settings
+    venue: Venue
+    ledger: Ledger
+    feed: Feed
+    client: ChainClient
+    contract: SettlementContract
+    board: ProblemBoard
+    monitor: ChainMonitor
+
+
+def make_manager(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> CheckpointManager:
+    """A manager that claims with this signer what the tracker counts; not started yet."""
+    monitor = wiring.monitor
+    return CheckpointManager(
+        _make_parts(wiring, signer, tracker),
+        poll_s=wiring.settings.settlement_poll_seconds,
+        is_ready=lambda: monitor.is_ready,
+        has_session=tracker.has_session,
+        on_account=tracker.note_account,
+        on_trouble=monitor.look_now,
+    )
+
+
+def _make_parts(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> ManagerParts:
+    ledger, feed, board, contract = wiring.ledger, wiring.feed, wiring.board, wiring.contract
+    common = (ledger, wiring.client, contract)
+    confirmations, poll_s = wiring.settings.confirmations, wiring.settings.settlement_poll_seconds
+    outbox = _make_outbox(wiring, signer)
+    proofs = ProofStore(ledger, wiring.venue, wiring.settings.proofs_dir, tracker.answer_start)
+    threshold = wiring.settings.checkpoint_threshold
+    return ManagerParts(
+        ledger=ledger,
+        feed=feed,
+        board=board,
+        contract=contract,
+        outbox=outbox,
+        claimer=Claimer(*common, signer, outbox, proofs, board, feed, threshold_tokens=threshold),
+        reconciler=Reconciler(*common, outbox, board, feed, confirmations=confirmations),
+        payments=PaymentReader(*common, feed, host=signer.address, confirmations=confirmations),
+        recovery=Recovery(ledger, contract, board, feed, host=signer.address),
+        completer=Completer(*common, outbox, board, feed, has_session=tracker.has_session, poll_s=poll_s),
+    )
+
+
+def _make_outbox(wiring: Wiring, signer: Signer) -> Outbox:
+    monitor = wiring.monitor
+    return Outbox(
+        wiring.ledger,
+        wiring.client,
+        signer,
+        wiring.board,
+        chain_id=wiring.settings.chain_id,
+        fee_cap_wei=wiring.settings.max_fee_gwei * GWEI,
+        has_l1_fee=lambda: monitor.has_l1_fee,
+        poll_s=wiring.settings.settlement_poll_seconds,
+    )
