@@ -63,7 +63,11 @@ def run_app(overrides: Mapping[str, Any], *, demo: bool = False, hidden: bool = 
             if task.done():
                 raise
             desktop.end()  # the session manager ended Qt's loop; the node is still to be stopped
-            loop.run_until_complete(task)
+            try:
+                loop.run_until_complete(task)
+            except RuntimeError:  # the display itself is gone: the ledger has everything, the next start goes on
+                log.error("the display went away; fabstir-desktop ends at once")
+                return 1
     del translators
     return int(task.result())
 

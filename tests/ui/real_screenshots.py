@@ -29,7 +29,12 @@ class Desk:
 
     def __init__(self, scheme: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fabstir-pictures-"))
-        settings = {"APPEARANCE": scheme, "XDG_CONFIG_HOME": str(self.folder / "config"), "DISPLAY": DISPLAY}
+        settings = {
+            "APPEARANCE": scheme,
+            "XDG_CONFIG_HOME": str(self.folder / "config"),
+            "DISPLAY": DISPLAY,
+            "SESSION_GRACE_SECONDS": "120",
+        }
         self.environment = {**os.environ, **settings}
         self.environment.pop("QT_QPA_PLATFORM", None)
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -102,22 +107,22 @@ def walk(desk: Desk, out: Path, scheme: str) -> None:
         "--job",
         "1",
         "--max-tokens",
-        "150",
     )
     prompt = "Tell me a long story about a lighthouse keeper and an old radio."
     desk.wait_for(lambda: desk.logged("Listening on") > 0, START_LIMIT_S, "the server")
-    answering = desk.spawn(sys.executable, *chat, "--session", "picture", prompt)
-    desk.wait_for(
-        lambda: desk.logged("Checkpoint confirmed") > 0 or answering.poll() is not None, ANSWER_LIMIT_S, "a checkpoint"
-    )
-    desk.wait_for(lambda: desk.logged("total: 11") > 0, ANSWER_LIMIT_S, "unclaimed tokens")
+    answering = desk.spawn(sys.executable, *chat, "150", "--session", "picture", prompt)
+    desk.wait_for(lambda: answering.poll() is not None, ANSWER_LIMIT_S, "the answer")
+    if answering.returncode:
+        raise SystemExit(f"the prompt was not answered: {answering.args}")
+    desk.wait_for(lambda: desk.logged("Checkpoint confirmed") > 0, ANSWER_LIMIT_S, "a checkpoint")
     click_submit(desk, out / f"tray-menu-{scheme}.png")
     time.sleep(NOTICE_S)
+    desk.spawn(sys.executable, *chat, "1500", "--session", "second", prompt)
+    desk.wait_for(lambda: desk.logged("Checkpoint confirmed") > 2, ANSWER_LIMIT_S, "the next checkpoints")
     for place, name in enumerate(PAGES, start=1):
         desk.run("xdotool", "key", "--window", window, f"ctrl+{place}")
         time.sleep(2)
         desk.picture(out / f"{name}-{scheme}.png")
-    answering.wait(ANSWER_LIMIT_S)
 
 
 def click_submit(desk: Desk, picture: Path) -> None:
