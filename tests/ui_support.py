@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +41,7 @@ from fabstir_desktop.jobs.views import (
     TokenAmount,
     TransactionView,
 )
+from fabstir_desktop.server.exposure import exposure_after
 from fabstir_desktop.settings import Settings, save_setting
 
 ADDRESS = "0x12ab34Cd56eF7890aB12cD34Ef56789012349fE0"
@@ -301,6 +302,9 @@ class FakeNode:
     async def save_setting(self, name: str, value: Any) -> None:
         await self._command("save_setting", name, value)
         await asyncio.to_thread(save_setting, self.settings.data_dir, name, value)
+
+    def exposure(self, changes: Mapping[str, Any]) -> Sequence[str]:
+        return exposure_after(self.settings, changes).sentences
 
     async def refresh_chain(self) -> None:
         await self._command("refresh_chain")

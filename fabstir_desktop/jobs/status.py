@@ -91,7 +91,10 @@ class ChainStatus:
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """The endpoints and who is connected. `url` is None while not listening."""
+    """The endpoints and who is connected. `url` is None while not listening.
+
+    `exposure`: what is reachable from beyond this machine, in sentences; none if nothing is.
+    """
 
     url: str | None
     connections: int
@@ -99,6 +102,7 @@ class ServerStatus:
     active_requests: int
     queued_requests: int
     detail: str = ""
+    exposure: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

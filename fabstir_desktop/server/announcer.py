@@ -14,6 +14,7 @@ from fabstir_desktop.server.exposure import (
     CONTESTED_CODE,
     UNREACHABLE_CODE,
     contested_problem,
+    exposure_of,
     plaintext_problem,
     try_public_url,
 )
@@ -70,7 +71,9 @@ class Announcer:
             self._feed.publish(ProblemCleared(CONTESTED_CODE, str(job_id)))
 
     def warn_of_exposure(self) -> None:
-        """Say it if prompts will cross a network in the clear."""
+        """Write down what others can reach, and warn if prompts will cross a network in the clear."""
+        for sentence in exposure_of(self._settings).sentences:
+            log.info("%s", sentence)
         problem = plaintext_problem(self._settings)
         if problem is not None:
             log.warning("%s %s", problem.message, problem.action)

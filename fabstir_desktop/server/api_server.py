@@ -33,6 +33,7 @@ from fabstir_desktop.server.announcer import Announcer
 from fabstir_desktop.server.answering import Answering, Run
 from fabstir_desktop.server.decoder import decode_frame
 from fabstir_desktop.server.door import Door, peer_of
+from fabstir_desktop.server.exposure import exposure_of
 from fabstir_desktop.server.frames import ProtocolError, ReplyWriter, Usage, error_frame
 from fabstir_desktop.server.guard import Doorkeeper, GuardedConnection
 from fabstir_desktop.server.limits import Limits
@@ -93,6 +94,7 @@ class ApiServer:
         self._instance = uuid4().hex
         self._url: str | None = None
         self._detail = ""
+        self._exposure = exposure_of(settings).sentences
         self._connections: dict[int, GuardedConnection] = {}
         self._runs: dict[str, Run] = {}
         self._tasks = OwnTasks()
@@ -161,6 +163,7 @@ class ApiServer:
             active_requests=max(0, self._protocol.running_count - queued),
             queued_requests=self._protocol.waiting_count + queued,
             detail=self._detail,
+            exposure=self._exposure,
         )
 
     @property

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlsplit
 
+from pydantic import ValidationError
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
+from fabstir_desktop.errors import SettingError
 from fabstir_desktop.jobs.problems import Problem, Severity
 from fabstir_desktop.server.access import is_loopback, parse_address
 from fabstir_desktop.server.client import socket_url
@@ -19,11 +23,15 @@ PLAINTEXT_CODE: Final = "S04"
 UNREACHABLE_CODE: Final = "S05"
 CONTESTED_CODE: Final = "S06"
 _TRY_LIMIT_S = 15.0
+_WHAT_THEY_CAN = "They can send prompts for paid jobs, and read health, model name, load and counts."
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """What is reachable from beyond this machine, as sentences for the host to read before agreeing."""
+    """What is reachable from beyond this machine, as sentences for the host to read before agreeing; none if nothing is.
+
+    `is_public`: the port itself listens beyond this machine. `is_plaintext`: and what crosses the network can be read.
+    """
 
     is_public: bool
     is_plaintext: bool
@@ -33,25 +41,49 @@ class Exposure:
 def exposure_of(settings: Settings) -> Exposure:
     """Judge the settings alone; ask it of changed settings before they are stored."""
     if settings.api_host == "localhost" or is_loopback(settings.api_host):
-        sentences = ["Only programs on this machine can connect."]
-        if settings.public_url is not None:
-            sentences.append("A reverse proxy on this machine may pass others on to it.")
-        return Exposure(False, False, tuple(sentences))
+        return Exposure(False, False, tuple(_passed_on(settings)))
     address = parse_address(settings.api_host)
     everywhere = address is not None and address.is_unspecified
     where = "every network of this machine" if everywhere else f"the network of {settings.api_host}"
     is_plaintext = settings.tls_certificate is None and not settings.trusted_proxies
     sentences = [
         f"Anyone who reaches port {settings.api_port} from {where} can connect.",
-        "They can send prompts for paid jobs, and read health, model name, load and counts.",
+        _WHAT_THEY_CAN,
+        *_opened(settings),
     ]
-    if settings.free_use == "everyone":
-        sentences.append("They can send prompts without a job: you earn nothing for those.")
     if is_plaintext:
         sentences.append("Prompts and answers are not encrypted on the way: set TLS_CERTIFICATE and TLS_KEY.")
+    return Exposure(True, is_plaintext, tuple(sentences))
+
+
+def exposure_after(settings: Settings, changes: Mapping[str, Any]) -> Exposure:
+    """Judge the settings with these fields changed; None is a field's default. Raises SettingError if one cannot be used."""
+    fields = {name: getattr(settings, name) for name in Settings.model_fields}
+    fields |= changes
+    kept = {name: value for name, value in fields.items() if value is not None}
+    try:
+        return exposure_of(Settings.model_validate(kept))
+    except ValidationError:
+        raise SettingError(f"{', '.join(name.upper() for name in changes)} cannot be used") from None
+
+
+def _passed_on(settings: Settings) -> list[str]:
+    """What others reach although the port is this machine's own: through a reverse proxy, or from a web page."""
+    sentences = []
+    if settings.public_url is not None or settings.trusted_proxies:
+        address = urlsplit(settings.public_url or "").hostname or "a reverse proxy"
+        sentences += [f"Anyone who reaches {address} can connect, through a reverse proxy.", _WHAT_THEY_CAN]
+    return sentences + _opened(settings)
+
+
+def _opened(settings: Settings) -> list[str]:
+    """What is open to others by choice, wherever the port listens."""
+    sentences = []
+    if settings.free_use == "everyone":
+        sentences.append("Whoever connects can send prompts without a job: you earn nothing for those.")
     if "*" in settings.api_origins:
         sentences.append("Every web page may connect.")
-    return Exposure(True, is_plaintext, tuple(sentences))
+    return sentences
 
 
 def plaintext_problem(settings: Settings) -> Problem | None:

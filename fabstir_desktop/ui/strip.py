@@ -36,6 +36,7 @@ class StatusStrip(QFrame):
         self.sentence = ElidedLabel("muted")
         self.demo_badge = badge(self.tr("DEMO"), Tone.BUSY)
         self.testnet_badge = badge("", Tone.WARNING)
+        self.public_badge = badge(self.tr("PUBLIC"), Tone.WARNING)
         self.block = label("", "muted")
         self.button = button("", self._press)
         self._menu = self._make_menu()
@@ -43,7 +44,7 @@ class StatusStrip(QFrame):
         layout = row(self.lamp, self.word, spacing=12)
         layout.setContentsMargins(20, 12, 20, 12)
         layout.addWidget(self.sentence, 1)
-        for widget in (self.block, self.demo_badge, self.testnet_badge, self.button):
+        for widget in (self.block, self.public_badge, self.demo_badge, self.testnet_badge, self.button):
             layout.addWidget(widget)
         self.setLayout(layout)
         self.show_status(None, ())
@@ -55,8 +56,16 @@ class StatusStrip(QFrame):
         self.lamp.show_tone(shape_tone(tray_shape(status, problems)), word)
         self.sentence.show_text(status.sentence if status else self.tr("The host is starting."))
         self.demo_badge.setVisible(status is not None and status.demo)
+        self._show_exposure(status)
         self._show_chain(status)
         self._show_button(status)
+
+    def _show_exposure(self, status: NodeStatus | None) -> None:
+        """What others can reach stands here for as long as they can."""
+        sentences = status.server.exposure if status else ()
+        self.public_badge.setVisible(bool(sentences))
+        self.public_badge.setToolTip("\n".join(sentences))
+        self.public_badge.setAccessibleDescription(" ".join(sentences))
 
     def _show_chain(self, status: NodeStatus | None) -> None:
         chain = status.chain if status else None

@@ -12,7 +12,7 @@ from fabstir_desktop.ui.widgets.basics import button, label, row
 
 
 class Question(QDialog):
-    """A question with one button an answer; Escape and the close button answer with the last."""
+    """A question with one button an answer; Escape and the close button answer with the last, or as told."""
 
     def __init__(
         self,
@@ -24,21 +24,26 @@ class Question(QDialog):
         *,
         remember: str = "",
         detail: str = "",
+        otherwise: str | None = None,
     ) -> None:
-        """`answers` are (word, text on the button), the default first, cancel last; `answered(word, remembered)`."""
+        """`answers` are (word, text on the button), the default first, cancel last; `answered(word, remembered)`.
+
+        `otherwise` is the answer of Escape where it is not the last.
+        """
         super().__init__(parent)
         self.setWindowTitle(title)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self._answered = answered
-        self._answer = answers[-1][0]
+        self._answer = otherwise or answers[-1][0]
         layout = QVBoxLayout(self)
         layout.setContentsMargins(24, 20, 24, 18)
         layout.setSpacing(12)
         self.text = label(text, "title", wrap=True)
         self.text.setMinimumWidth(self.fontMetrics().averageCharWidth() * 72)
         layout.addWidget(self.text)
-        if detail:
-            layout.addWidget(label(detail, "muted", wrap=True))
+        self.detail = label(detail, "muted", wrap=True)
+        self.detail.setVisible(bool(detail))
+        layout.addWidget(self.detail)
         self.remember = QCheckBox(remember)
         self.remember.setVisible(bool(remember))
         layout.addWidget(self.remember)

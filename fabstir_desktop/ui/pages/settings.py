@@ -9,8 +9,10 @@ from PySide6.QtCore import QUrl, Signal
 from PySide6.QtGui import QDesktopServices, QShowEvent
 from PySide6.QtWidgets import QLineEdit
 
+from fabstir_desktop.errors import SettingError
 from fabstir_desktop.settings import editable_fields, source_of
 from fabstir_desktop.ui.bridge import Bridge
+from fabstir_desktop.ui.dialogs.prompts import Question
 from fabstir_desktop.ui.pages.page import Page
 from fabstir_desktop.ui.pages.setting_row import SettingRow
 from fabstir_desktop.ui.widgets.basics import Card, button, label, row, rule
@@ -26,6 +28,7 @@ class SettingsPage(Page):
     def __init__(self, bridge: Bridge) -> None:
         super().__init__(bridge)
         self._stored: dict[str, Any] = {}
+        self.question: Question | None = None
         self.search = QLineEdit()
         self.search.setPlaceholderText(self.tr("Find a setting"))
         self.search.setAccessibleName(self.search.placeholderText())
@@ -122,7 +125,7 @@ class SettingsPage(Page):
     def _make_row(self, name: str) -> SettingRow:
         title = self._titles().get(name, name.replace("_", " ").capitalize())
         made = SettingRow(name, title, editable_fields()[name])
-        made.storeRequested.connect(self._store)
+        made.storeRequested.connect(self._ask_or_store)
         self.row_by_name[name] = made
         return made
 
@@ -159,6 +162,38 @@ class SettingsPage(Page):
             card.setVisible(matching > 0)
 
     # --- storing ------------------------------------------------------------------------------------------------------
+
+    def _ask_or_store(self, name: str, value: Any) -> None:
+        """Store the value; if others could then reach more of this host, only after the host has read what and agreed."""
+        node, shown = self.bridge.node, self.row_by_name[name]
+        if node is None or self.question is not None:
+            return  # the question takes the focus from the field, which is another end of editing
+        try:
+            opened = list(node.exposure({**self._stored, name: value}))
+            known = node.exposure(self._stored)
+        except SettingError:
+            opened, known = [], ()  # storing it says why not
+        if not set(opened) - set(known):
+            self._store(name, value)
+            return
+
+        def answered(answer: str, _: bool) -> None:
+            self.question = None
+            if answer == "open":
+                self._store(name, value)
+            else:
+                shown.show_value(self._stored.get(name, getattr(node.settings, name)))
+
+        self.question = Question(
+            self.window(),
+            self.tr("Let others reach this host?"),
+            self.tr("From the next start on:"),
+            [("cancel", self.tr("Keep it as it is")), ("open", self.tr("Let others reach it"))],
+            answered,
+            detail="\n".join(f"• {sentence}" for sentence in opened),
+            otherwise="cancel",
+        )
+        self.question.open()
 
     def _store(self, name: str, value: Any) -> None:
         node = self.bridge.node
