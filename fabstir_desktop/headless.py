@@ -8,7 +8,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from fabstir_desktop.control import serve_control
@@ -169,7 +169,7 @@ async def _report(node: HostNode, job: JobView, tokens: int) -> int:
     return 0 if complete else 1
 
 
-async def _wait_for(condition: Any, limit_s: float, what: str, node: HostNode) -> None:
+async def _wait_for(condition: Callable[[], bool], limit_s: float, what: str, node: HostNode) -> None:
     limit = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > limit or node.status.engine.state is EngineState.FAILED:
