@@ -38,6 +38,7 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 from eth_utils.crypto import keccak
 from node_tools import anvil_program
+from secrets_support import canary_key
 
 from fabstir_desktop.devnet import EmbeddedChain
 from fabstir_desktop.devnet.artifacts import Artifact, DecodedEvent, load_artifact
@@ -176,7 +177,7 @@ class World:
 
     async def funded_key(self, wei: int = 10**18) -> str:
         """A fresh key with money."""
-        key = "0x" + secrets.token_hex(32)
+        key = canary_key()
         await self.bank.transact(Account.from_key(key).address, value_wei=wei)
         return key
 

@@ -13,6 +13,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
 
 
+from secrets_support import SecretHunt
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The last step of every run: nothing that was written may hold a secret."""
+    config.pluginmanager.register(SecretHunt(config), "secret-hunt")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long form of the hunts")
 

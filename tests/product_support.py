@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from secrets_support import PROMPT, with_canary
 from websockets.asyncio.client import ClientConnection, connect
 
 SCALE = float(os.environ.get("TEST_TIME_SCALE", "1"))
@@ -40,6 +41,8 @@ class Product:
             "LOG_LEVEL": "DEBUG",
             **environment,
         }
+        if "RPC_URL" in environment:
+            self._environment["RPC_URL"] = with_canary(environment["RPC_URL"])
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
 
@@ -184,12 +187,12 @@ class Answer:
 def brief_request(
     job_id: object, prompt: str, max_tokens: int = 200, session_id: str = "user-session-001"
 ) -> dict[str, Any]:
-    """The request as the brief has it."""
+    """The request as the brief has it, with a sentence in its prompt that must never be written anywhere."""
     return {
         "type": "inference",
         "request": {
             "model": "tiny-vicuna",
-            "prompt": prompt,
+            "prompt": f"{prompt} {PROMPT}",
             "max_tokens": max_tokens,
             "temperature": 0.7,
             "job_id": job_id,

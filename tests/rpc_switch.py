@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from secrets_support import RPC_PATH
 
 
 class RpcSwitch:
@@ -24,12 +25,12 @@ class RpcSwitch:
     async def __aenter__(self) -> RpcSwitch:
         self._session = aiohttp.ClientSession()
         application = web.Application()
-        application.router.add_post("/", self._answer)
+        application.router.add_post("/{path:.*}", self._answer)
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
-        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
+        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/{RPC_PATH}"  # type: ignore[union-attr]
         return self
 
     async def __aexit__(self, *_: object) -> None:

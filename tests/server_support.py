@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import websockets
 from engine_support import Script, ScriptedEngine, counting_script
+from secrets_support import PROMPT
 
 from fabstir_desktop.errors import AdmissionRefused, JobNotValid, LedgerError
 from fabstir_desktop.feed import Feed
@@ -175,7 +176,7 @@ async def serving(
         assert world.engine.status.active_streams == 0, "streams were left running"
 
 
-def inference(prompt: str = "Hello", **fields: Any) -> dict[str, Any]:
+def inference(prompt: str = PROMPT, **fields: Any) -> dict[str, Any]:
     """The brief's request; `id` stands outside, everything else inside."""
     outer = {"id": fields.pop("id")} if "id" in fields else {}
     inner = {"model": "tiny-vicuna", "prompt": prompt, "max_tokens": 5, "temperature": 0.7, **fields}

@@ -93,8 +93,7 @@ class ApiServer:
         self._certificate: Certificate | None = None
         self._instance = uuid4().hex
         self._url: str | None = None
-        self._detail = ""
-        self._exposure = exposure_of(settings).sentences
+        self._detail, self._exposure = "", exposure_of(settings).sentences
         self._connections: dict[int, GuardedConnection] = {}
         self._runs: dict[str, Run] = {}
         self._tasks = OwnTasks()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from engine_support import small_model_path
 from product_support import Product, ask, brief_request, running
 from rpc_switch import RpcSwitch
+from secrets_support import canary_key
 from websockets.asyncio.client import connect
 
 from fabstir_desktop.devnet import EmbeddedChain
@@ -138,7 +138,7 @@ def _at(world: DemoWorld, contract: str) -> DemoWorld:
 
 async def test_without_gas_money_claims_wait_and_follow_when_it_arrives(chain: EmbeddedChain, tmp_path: Path) -> None:
     world = await deploy_demo(chain)
-    poor_key = "0x" + secrets.token_hex(32)
+    poor_key = canary_key()
     async with ChainClient(world.rpc_url) as client:
         poor = Sender(client, poor_key)
         job_id = await create_job(world, host=poor.address)

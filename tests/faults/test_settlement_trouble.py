@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
 import pytest
 from chain_support import World, wait_until
 from rpc_switch import RpcSwitch
+from secrets_support import canary_key
 from settlement_support import make_settings, make_signer, open_room, room_in
 
 from fabstir_desktop.devnet.artifacts import contract_address, load_artifact
@@ -115,7 +115,7 @@ async def test_a_contract_of_another_kind_is_not_sent_anything(world: World, tmp
 
 
 async def test_without_gas_money_claims_wait_and_follow_when_it_arrives(world: World, tmp_path: Path) -> None:
-    poor = "0x" + secrets.token_hex(32)
+    poor = canary_key()
     signer = make_signer(poor, world.chain_id, world.contract)
     job_id = await world.create_job(host=signer.address)
     settings = make_settings(tmp_path, world.rpc_url, world.chain_id, world.contract)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine_support import small_model_path
 from product_support import Product, running
+from secrets_support import canary_key
 
 from fabstir_desktop.devnet import EmbeddedChain
 from fabstir_desktop.devnet.client import ChainClient, Sender
@@ -59,7 +60,7 @@ async def test_a_key_that_is_none_is_refused_without_being_repeated(tmp_path: Pa
 
 async def test_another_key_is_not_replaced_unless_asked(tmp_path: Path) -> None:
     product = Product(tmp_path / "data", {})
-    first, second = "0x" + secrets.token_hex(32), "0x" + secrets.token_hex(32)
+    first, second = canary_key(), canary_key()
     assert (await product.command("key", "set", "--file", input_text=f"{first}\n{PASSWORD}\n"))[0] == 0
     code, text = await product.command("key", "set", "--file", input_text=f"{second}\n{PASSWORD}\n")
     assert code == 2, text
