@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from eth_keyfile import keyfile
+from secrets_support import KEY_MARK
 
 from fabstir_desktop.errors import KeyringUnavailable
 from fabstir_desktop.wallet.keys import parse_private_key
 from fabstir_desktop.wallet.keystore import KeyringStore
 from fabstir_desktop.wallet.wallet import Wallet
 
-CANARY = "5ca1ab1e0ddba11c0ffee5ca1ab1e0ddba11c0ffee5ca1ab1e0ddba11c0ffee5"
+CANARY = KEY_MARK + "0ddba11c0ffee5ca1ab1e0ddba11c0ffee5ca1ab1e0ddba1"
 KEY = parse_private_key(CANARY)
 OTHER = parse_private_key("22" * 32)
 

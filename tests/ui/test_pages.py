@@ -16,6 +16,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QFileDialog, QLineEdit
 from pytestqt.qtbot import QtBot
+from secrets_support import KEY_MARK
 from ui_support import ADDRESS, CHAIN, ENGINE, HUGE_JOB, FakeNode, make_job
 
 from fabstir_desktop.errors import KeyInvalid, KeyringLocked, SettingError
@@ -29,7 +30,7 @@ from fabstir_desktop.ui.models.keyed_table import ROW_ROLE
 from fabstir_desktop.ui.reasons import claim_refusal
 from fabstir_desktop.ui.widgets.tables import choose_row
 
-SECRET = "0x" + "7e" * 32
+SECRET = "0x" + KEY_MARK + "7e" * 24
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from secrets_support import RPC_PATH
 
 from fabstir_desktop.errors import CallReverted, RpcRefused, RpcUnreachable, WrongChain
 from fabstir_desktop.settlement.chain import RpcEndpoint, endpoint_name
@@ -15,7 +16,7 @@ from fabstir_desktop.settlement.classifier import Answer
 from fabstir_desktop.settlement.rpc_pool import RpcPool
 
 Reply = Callable[[dict[str, Any]], web.Response]
-SECRET = "s3cret-path"
+SECRET = RPC_PATH
 
 
 class Node:

@@ -14,6 +14,7 @@ from eth_account.messages import encode_defunct
 from eth_keys.constants import SECPK1_N
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from secrets_support import KEY_MARK
 
 from fabstir_desktop.errors import SignerLocked
 from fabstir_desktop.wallet.keys import parse_private_key
@@ -30,7 +31,7 @@ CHAIN_ID = 84532
 CONTRACT = "0x2ACcc60893872A499700908889B38C5420CBcFD1"
 BATCHER = "0x00000000000000000000000000000000000B47c4"
 STRANGER = "0x000000000000000000000000000000000000dEaD"
-CANARY = "5ca1ab1e0ddba11c0ffee5ca1ab1e0ddba11c0ffee5ca1ab1e0ddba11c0ffee5"
+CANARY = KEY_MARK + "0ddba11c0ffee5ca1ab1e0ddba11c0ffee5ca1ab1e0ddba1"
 CLAIM = UnsignedTransaction(
     chain_id=CHAIN_ID,
     nonce=7,
