@@ -56,6 +56,9 @@ OPEN_STATES = frozenset(
 )
 """A job with a claim in one of these gets no further claim: its tokens gather into the next."""
 
+WAITING_STATES = (ClaimState.PLANNED, ClaimState.HELD)
+"""A claim in one of these owns no nonce: nothing of it can be mined."""
+
 SENT_STATES = frozenset(
     {ClaimState.BOUND, ClaimState.REOPENED, ClaimState.INCLUDED, ClaimState.CONFIRMED, ClaimState.FINAL}
 )

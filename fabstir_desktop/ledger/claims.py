@@ -198,6 +198,18 @@ def step_claim(db: apsw.Connection, claim_id: int, state: ClaimState, note: str 
     )
 
 
+def read_reverts(db: apsw.Connection, venue_id: int, job_id: int, start: int) -> tuple[int, float]:
+    """How many transactions of claims that begin at the token were reverted, and when the last of them was made."""
+    count, last = fetch_row(
+        db,
+        "SELECT count(*), coalesce(max(s.created_at), 0) FROM claim c JOIN job j ON j.id = c.job "
+        "JOIN binding b ON b.claim = c.id JOIN slot s ON s.id = b.slot "
+        "WHERE j.venue = ? AND j.job_id = ? AND c.range_start = ? AND s.succeeded = 0",
+        (venue_id, str(job_id), start),
+    )
+    return int(count), float(last)
+
+
 def mark_settled(db: apsw.Connection, claim_id: int) -> None:
     """The contract has credited the claim (for contracts without payment events)."""
     read_claim(db, claim_id)

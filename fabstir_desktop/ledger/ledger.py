@@ -143,6 +143,10 @@ class Ledger:
         """Proof hash of the job's newest claim that is not void; 32 zero bytes if none."""
         return await self._engine.read(lambda db: claims.read_last_proof_hash(db, self._venue_id, job_id))
 
+    async def reverts(self, job_id: int, start: int) -> tuple[int, float]:
+        """How often a claim beginning at the job's token `start` was reverted on chain; when the last one was signed."""
+        return await self._engine.read(lambda db: claims.read_reverts(db, self._venue_id, job_id, start))
+
     async def bind(
         self, claim_ids: Sequence[int], *, sender: str, nonce: int, attempt: Attempt, kind: str = "claim"
     ) -> Slot:

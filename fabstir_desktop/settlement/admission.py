@@ -25,7 +25,7 @@ from fabstir_desktop.errors import (
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.contracts.base import JobFacts, RefusalKind, SettlementContract
-from fabstir_desktop.settlement.proof import join_proof, simulation_hash
+from fabstir_desktop.settlement.payable import most_payable, try_claim
 from fabstir_desktop.wallet.signer import Signer
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class _Known:
     covered_tokens: int | None = None
     """For contracts without getters: tokens that a simulated claim showed to be payable, counted from the job's start."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    promising: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True)
@@ -77,16 +78,21 @@ class JobGate:
         self._known: dict[int, _Known] = {}
         self._reserved: dict[int, int] = {}
         self._tickets: dict[int, _Reservation] = {}
+        self._generated: dict[int, int] = {}
+        """Tokens generated in this process, by job: tells what came while the ledger was read."""
         self.signer: Signer | None = None
 
     async def reserve(self, job_id: int, max_tokens: int) -> int:
         """Tokens the prompt may have, at most `max_tokens`, now reserved. Raises AdmissionRefused, LedgerError."""
-        allowed = max_tokens
-        if self.signer is not None:
-            known = await self._check(job_id, self.signer)
-            allowed = await self._allowance(job_id, known, max_tokens)
-        self._reserved[job_id] = self._reserved.get(job_id, 0) + allowed
-        return allowed
+        if self.signer is None:
+            return self._reserve(job_id, max_tokens)
+        known = await self._check(job_id, self.signer)
+        async with known.promising:  # what one prompt is promised, the next one counts
+            return self._reserve(job_id, await self._allowance(job_id, known, max_tokens))
+
+    def _reserve(self, job_id: int, tokens: int) -> int:
+        self._reserved[job_id] = self._reserved.get(job_id, 0) + tokens
+        return tokens
 
     def release(self, job_id: int, tokens: int) -> None:
         """Give back what was reserved and no ticket took over."""
@@ -107,6 +113,7 @@ class JobGate:
             taken = min(tokens, reservation.tokens)
             reservation.tokens -= taken
             self.release(reservation.job_id, taken)
+            self._generated[reservation.job_id] = self._generated.get(reservation.job_id, 0) + tokens
 
     def close(self, ticket_id: int) -> None:
         """The answer ended. Safe to call twice."""
@@ -155,7 +162,7 @@ class JobGate:
                 raise DepositExhausted(f"The deposit of job {job_id} is used up")
         tokens = max(1, self._contract.rules.minimum_tokens)
         try:
-            await self._try_claim(job_id, tokens, signer)
+            await try_claim(self._contract, signer, job_id, tokens)
         except CallReverted as error:
             refusal = self._contract.explain(error.reason)
             if refusal.kind is RefusalKind.DEPOSIT:
@@ -163,11 +170,6 @@ class JobGate:
             if refusal.kind in {RefusalKind.TOO_FAST, RefusalKind.PAUSED, RefusalKind.TOO_FEW}:
                 return  # the job is good, the moment is not
             raise JobNotValid(f"Job {job_id}: {refusal.plain}") from None
-
-    async def _try_claim(self, job_id: int, tokens: int, signer: Signer) -> None:
-        proof_hash = simulation_hash(signer.address, job_id)
-        proof = join_proof(proof_hash, await signer.sign_proof(proof_hash, tokens))
-        await self._contract.simulate(signer.address, self._contract.encode_claim(job_id, tokens, proof))
 
     @staticmethod
     def _judge(facts: JobFacts, host: str) -> None:
@@ -190,10 +192,12 @@ class JobGate:
     # --- how much ---------------------------------------------------------------------------------------------------
 
     async def _allowance(self, job_id: int, known: _Known, max_tokens: int) -> int:
+        before = self._generated.get(job_id, 0)
         account = await self._ledger.account(job_id)
         if known.facts is not None and known.facts.paid_tokens > 0 and (account is None or account.generated == 0):
             account = await self._take_over(known.facts)
         generated = account.generated - account.written_off if account else 0
+        generated += self._generated.get(job_id, 0) - before  # the account may be older: rather too few than too many
         reserved = self._reserved.get(job_id, 0)
         unproven = generated - account.proven if account else 0
         if unproven >= self._max_unproven_tokens:
@@ -229,27 +233,14 @@ class JobGate:
 
     async def _payable(self, job_id: int, before: int, wanted: int, signer: Signer) -> int:
         """For a contract that cannot be asked: the most tokens, up to `wanted`, whose claim it would still pay."""
-        if await self._would_pay(job_id, before + wanted, signer):
-            return wanted
-        low, high = 0, wanted
-        while high - low > max(1, wanted // 64):
-            middle = (low + high) // 2
-            if await self._would_pay(job_id, before + middle, signer):
-                low = middle
-            else:
-                high = middle
-        if low == 0:
-            raise DepositExhausted(f"The deposit of job {job_id} covers no further token")
-        return low
-
-    async def _would_pay(self, job_id: int, tokens: int, signer: Signer) -> bool:
+        tolerance = max(1, wanted // 64)
         try:
-            await self._try_claim(job_id, max(1, tokens), signer)
-        except CallReverted as error:
-            return self._contract.explain(error.reason).kind is not RefusalKind.DEPOSIT
+            found = await most_payable(self._contract, signer, job_id, wanted, before=before, tolerance=tolerance)
         except ChainError:
-            return True  # the job was good a moment ago; the backlog is bounded
-        return True
+            return wanted  # the job was good a moment ago; the backlog is bounded
+        if found == 0:
+            raise DepositExhausted(f"The deposit of job {job_id} covers no further token")
+        return found
 
     def _entry(self, job_id: int) -> _Known:
         if job_id not in self._known and len(self._known) >= REMEMBERED_JOBS:

@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from fabstir_desktop.errors import Bug, ChainError, FabstirError, LedgerError, SignerLocked
+from fabstir_desktop.errors import ChainError, FabstirError, LedgerError, SignerLocked
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
-from fabstir_desktop.jobs.claims import Claim, ClaimReason, ClaimState, Payment
+from fabstir_desktop.jobs.claims import PROVEN_STATES, WAITING_STATES, Claim, ClaimReason, ClaimState, Payment
 from fabstir_desktop.jobs.events import ClaimChanged
 from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, decide_claim
 from fabstir_desktop.jobs.status import CheckpointOutcome
@@ -40,8 +40,9 @@ DEADLINE_MARGIN_S = 150.0
 FORCE_LIMIT_S = 20.0
 IDLE_POLLS = 7.5
 """Rest in polls while nothing is on its way: 15 s at two seconds a poll."""
+SWEEP_POLLS = 150.0
+"""Every so many polls (five minutes at two seconds a poll) the ledger is searched for jobs that nobody remembers."""
 BUG_RETRY_S = 60.0
-WAITING_STATES = (ClaimState.PLANNED, ClaimState.HELD)
 LONGEST_BACKOFF_S = 5.0
 
 
@@ -94,6 +95,7 @@ class CheckpointManager:
         self._made = 0
         self._settling = False
         self._deadlines_at = 0.0
+        self._swept_at = 0.0
         self.recovered = False
         self.open_claims = 0
         """Claims on their way, as last seen."""
@@ -184,8 +186,9 @@ class CheckpointManager:
         progress = await self._look()
         if not self.recovered:
             await self._parts.recovery.run()
+            await self._settle_unreported()
             self.recovered = True
-            await self.claim_unclaimed()
+        await self._sweep()
         made = self._made
         await self._resume_planned()
         await self._make_due()
@@ -237,6 +240,23 @@ class CheckpointManager:
         self._parts.feed.publish(
             ClaimChanged(claim.job_id, claim.claim_id, claim.tokens, ClaimState.CONFIRMED, tx_hash, "")
         )
+
+    async def _settle_unreported(self) -> None:
+        """Where a contract tells of no payment, what is proven counts as settled; a killed process may not have said so."""
+        if self._parts.payments.can_read or self._parts.contract.rules.settles_later:
+            return
+        for view in await self._parts.ledger.job_views():
+            if view.proven > view.settled:
+                for claim in await self._parts.ledger.claims(job_id=view.job_id, states=sorted(PROVEN_STATES)):
+                    await self._parts.ledger.mark_settled(claim.claim_id)
+
+    async def _sweep(self) -> None:
+        """What is due follows from the ledger: at start, and from time to time, lest a trigger was lost with an error."""
+        now = time.monotonic()
+        if self._swept_at and now - self._swept_at < SWEEP_POLLS * self._poll_s:
+            return
+        await self.claim_unclaimed()
+        self._swept_at = now
 
     async def claim_unclaimed(self) -> None:
         """Make every job due whose unclaimed tokens wait for nothing: its session is over, or the threshold is reached."""
@@ -330,9 +350,9 @@ class CheckpointManager:
         except (ChainError, LedgerError, SignerLocked) as error:
             self._on_trouble()
             return self._postpone(job_id, fallback, self._poll_s, str(error))
-        except Bug as error:
+        except Exception as error:
             log.exception("claiming job %d failed; other jobs go on", job_id)
-            return self._postpone(job_id, fallback, BUG_RETRY_S, str(error))
+            return self._postpone(job_id, fallback, BUG_RETRY_S, f"{type(error).__name__}: {error}")
         entry = self._due.answer(job_id, asked)
         if isinstance(result, Submitted):
             self._made += 1

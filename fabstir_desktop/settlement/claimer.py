@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 from fabstir_desktop.errors import Bug, CallReverted, ChainError
 from fabstir_desktop.feed import Feed
@@ -23,6 +24,7 @@ from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.classifier import TAKEN
 from fabstir_desktop.settlement.contracts.base import JobFacts, Refusal, RefusalKind, SettlementContract
 from fabstir_desktop.settlement.outbox import Outbox, Quote
+from fabstir_desktop.settlement.payable import most_payable
 from fabstir_desktop.settlement.proof_store import ProofStore, SignedProof
 from fabstir_desktop.wallet.signer import Signer
 
@@ -37,6 +39,18 @@ RETRY_S: dict[RefusalKind, float] = {
 """How long to wait before a refused claim is tried again; other refusals: `LONG_RETRY_S`."""
 LONG_RETRY_S = 60.0
 NOTE_BEGINS = "not claimed:"
+FREE_RETRIES = 1
+FIRST_REST_S = 60.0
+LONGEST_REST_S = 6 * 3600.0
+"""A claim that was reverted is sent again at once; after each further revert it rests four times as long, for it costs gas."""
+
+
+class ClaimRefused(ClaimWaits):
+    """The contract would refuse the claim just now; `refusal` says why."""
+
+    def __init__(self, refusal: Refusal, *, retry_s: float, problem: Problem) -> None:
+        super().__init__(refusal.plain, retry_s=retry_s, problem=problem)
+        self.refusal = refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +110,18 @@ class Claimer:
                 return decision
         return await self._make(job_id, decision)
 
-    async def resume(self, claim: Claim) -> Submitted:
+    async def resume(self, claim: Claim) -> Submitted | ClaimLater:
         """Bind and send a claim that is planned (or held, and its cause may be gone). Raises like `claim`."""
         if claim.host.lower() != self._signer.address.lower():
             await self._ledger.move_claim(claim.claim_id, ClaimState.VOID, "planned with another key")
             raise ClaimWaits("it was planned with another key and is planned anew", retry_s=0.0)
-        quote = await self._price(claim.job_id, claim.tokens, claim.proof_hash, claim.calldata)
+        try:
+            quote = await self._price(claim.job_id, claim.start, claim.calldata)
+        except ClaimRefused as refused:
+            later = await self._let_go(claim, refused.refusal)
+            if later is None:
+                raise
+            return later
         if claim.state is ClaimState.HELD:
             await self._ledger.move_claim(claim.claim_id, ClaimState.PLANNED)
         return await self._send_new(claim, quote)
@@ -110,11 +130,27 @@ class Claimer:
         made = await self._proofs.make(job_id, decision.start, decision.end, self._signer)
         tokens = decision.end - decision.start
         calldata = self._contract.encode_claim(job_id, tokens, made.proof)
-        quote = await self._price(job_id, tokens, made.record.proof_hash, calldata)
-        claim = await self._plan(job_id, decision, made, calldata)
+        try:
+            quote = await self._price(job_id, decision.start, calldata)
+        except ClaimRefused as refused:
+            if refused.refusal.kind is RefusalKind.REPLAYED:
+                await self._note_landed(job_id, tokens, made.record.proof_hash)
+            covered = await self._covered(job_id, tokens, refused.refusal)
+            if covered == 0:
+                raise
+            return await self._make(job_id, replace(decision, end=decision.start + covered))
+        claim = await self._plan(job_id, decision, made)
         return await self._send_new(claim, quote)
 
-    async def _plan(self, job_id: int, decision: ClaimNow, made: SignedProof, calldata: bytes) -> Claim:
+    async def _covered(self, job_id: int, tokens: int, refusal: Refusal) -> int:
+        """For a contract that cannot be asked: how many of the tokens its deposit still covers, if that is the cause."""
+        if refusal.kind is not RefusalKind.DEPOSIT or self._contract.has_jobs or tokens <= 1:
+            return 0
+        found = await most_payable(self._contract, self._signer, job_id, tokens - 1)
+        return found if found >= max(1, self.policy.minimum_tokens) else 0
+
+    async def _plan(self, job_id: int, decision: ClaimNow, made: SignedProof) -> Claim:
+        calldata = self._contract.encode_claim(job_id, decision.end - decision.start, made.proof)
         return await self._ledger.plan_claim(
             job_id,
             decision.start,
@@ -127,21 +163,48 @@ class Claimer:
             calldata=calldata,
         )
 
-    async def _price(self, job_id: int, tokens: int, proof_hash: bytes, calldata: bytes) -> Quote:
-        """Simulate and quote: both refuse a claim that would revert before it owns a nonce."""
+    async def _price(self, job_id: int, start: int, calldata: bytes) -> Quote:
+        """Simulate and quote: both refuse a claim that would revert before it owns a nonce. Raises ClaimRefused."""
+        reverts = await self._rest_after_reverts(job_id, start)
         try:
             _, quote = await asyncio.gather(
                 self._contract.simulate(self._signer.address, calldata),
-                self._outbox.quote(self._contract.address, calldata),
+                self._outbox.quote(self._contract.address, calldata, reverts=reverts),
             )
         except CallReverted as error:
-            refusal = self._contract.explain(error.reason)
-            if refusal.kind is RefusalKind.REPLAYED:
-                await self._note_landed(job_id, tokens, proof_hash)
-            raise await self._refused(job_id, refusal) from None
+            raise await self._refused(job_id, self._contract.explain(error.reason)) from None
         self._board.clear("T02", "C05", subject=str(job_id))
         await self._note(job_id, "")
         return quote
+
+    async def _rest_after_reverts(self, job_id: int, start: int) -> int:
+        """How often the claim was reverted though its simulation had passed. Raises ClaimWaits while it rests: each
+        revert costs gas, and what the simulation cannot see may never change."""
+        reverts, last_at = await self._ledger.reverts(job_id, start)
+        if reverts <= FREE_RETRIES:
+            return reverts
+        rest_s = min(LONGEST_REST_S, FIRST_REST_S * 4 ** min(reverts - FREE_RETRIES - 1, 10))
+        left_s = min(rest_s, last_at + rest_s - time.time())
+        if left_s > 0:
+            why = f"its transaction was reverted {reverts} times though a trial passed; it is tried again later"
+            raise ClaimWaits(why, retry_s=left_s)
+        return reverts
+
+    async def _let_go(self, claim: Claim, refusal: Refusal) -> ClaimLater | None:
+        """A claim without a nonce that can never be made as it is gives its tokens free, or up; None: it may be yet.
+
+        Raises ClaimWaits where the job's tokens are to be planned anew.
+        """
+        if refusal.kind is RefusalKind.CLOSED and await self._is_closed_for_good(claim.job_id):
+            return await self._give_up(claim, refusal)
+        if refusal.kind is RefusalKind.DEPOSIT:
+            await self._ledger.move_claim(claim.claim_id, ClaimState.VOID, refusal.plain)
+            raise ClaimWaits("the deposit covers less by now; it is planned anew", retry_s=0.0)
+        if refusal.kind is RefusalKind.REPLAYED and await self._has_landed(claim.proof_hash):
+            await self._ledger.move_claim(claim.claim_id, ClaimState.VOID, "it is on chain already")
+            await self._note_landed(claim.job_id, claim.tokens, claim.proof_hash)
+            raise ClaimWaits("it is on chain already; what is left is planned anew", retry_s=0.0)
+        return None
 
     async def _send_new(self, claim: Claim, quote: Quote) -> Submitted:
         if quote.calldata != claim.calldata:
@@ -201,10 +264,12 @@ class Claimer:
 
     async def _write_off(self, job_id: int, decision: ClaimNow, refusal: Refusal) -> ClaimLater:
         """Say for good that the tokens cannot be paid, and why; they are not tried again."""
-        tokens = decision.end - decision.start
         made = await self._proofs.make(job_id, decision.start, decision.end, self._signer)
-        claim = await self._plan(job_id, decision, made, b"")
-        note = f"{tokens} tokens cannot be paid: {refusal.plain} before they were claimed"
+        return await self._give_up(await self._plan(job_id, decision, made), refusal)
+
+    async def _give_up(self, claim: Claim, refusal: Refusal) -> ClaimLater:
+        job_id = claim.job_id
+        note = f"{claim.tokens} tokens cannot be paid: {refusal.plain} before they were claimed"
         await self._ledger.move_claim(claim.claim_id, ClaimState.WRITTEN_OFF, note)
         await self._ledger.note_job(job_id, note)
         self._board.raise_(
@@ -213,7 +278,7 @@ class Claimer:
         self._feed.publish(JobChanged(job_id))
         return ClaimLater(note)
 
-    async def _refused(self, job_id: int, refusal: Refusal) -> ClaimWaits:
+    async def _refused(self, job_id: int, refusal: Refusal) -> ClaimRefused:
         """Tell the host, once, why a job cannot be claimed; the tokens stay in the ledger."""
         await self._note(job_id, f"{NOTE_BEGINS} {refusal.plain}")
         problem = Problem(
@@ -224,7 +289,7 @@ class Claimer:
             subject=str(job_id),
             page="jobs",
         )
-        return ClaimWaits(refusal.plain, retry_s=RETRY_S.get(refusal.kind, LONG_RETRY_S), problem=problem)
+        return ClaimRefused(refusal, retry_s=RETRY_S.get(refusal.kind, LONG_RETRY_S), problem=problem)
 
     async def _note(self, job_id: int, note: str) -> None:
         """Change the job's remark, if it is one about claiming."""
@@ -236,10 +301,12 @@ class Claimer:
 
     async def _note_landed(self, job_id: int, tokens: int, proof_hash: bytes) -> None:
         """The contract has this very proof: the claim landed without this ledger knowing; its tokens are paid."""
-        used = await self._contract.is_proof_used(self._signer.address, proof_hash)
-        if used is False:
+        if not await self._has_landed(proof_hash):
             return
         log.warning(
             "Job %d: a claim of %d tokens with this proof is already on chain; it is not made again", job_id, tokens
         )
         await self._ledger.record_foreign(job_id, tokens, proof_hash, "already on chain with the same proof")
+
+    async def _has_landed(self, proof_hash: bytes) -> bool:
+        return await self._contract.is_proof_used(self._signer.address, proof_hash) is not False

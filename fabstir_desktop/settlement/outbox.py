@@ -42,6 +42,8 @@ MAXIMUM_IN_FLIGHT = 64
 SIGNED_OVERHEAD_BYTES = 118
 FOREIGN_REMEMBERED_S = 600.0
 TYPICAL_CLAIM_GAS = 100_000
+GAS_RAISES = 4
+"""After a revert the gas limit is raised, but no more often than this: to five times the estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +121,10 @@ class Outbox:
         """The address that sends."""
         return self._signer.address
 
-    async def quote(self, to: str, calldata: bytes) -> Quote:
+    async def quote(self, to: str, calldata: bytes, *, reverts: int = 0) -> Quote:
         """Estimate gas and fees and see that they can be paid beside what is on its way.
 
+        After `reverts` of the same claim each time half as much gas again is offered: the estimate may be what fails.
         Raises ClaimWaits (too many in flight, gas dearer than the cap, not enough gas money), CallReverted, ChainError.
         """
         estimate = await self._client.estimate_gas(to, calldata, sender=self.sender)
@@ -137,7 +140,8 @@ class Outbox:
             await self._client.l1_fee_wei(len(calldata) + SIGNED_OVERHEAD_BYTES) * 3 // 2 if self._has_l1_fee() else 0
         )
         self.claim_gas = estimate
-        return Quote(calldata, gas_limit_for(estimate), offer, l1_fee)
+        extra = min(reverts, GAS_RAISES)
+        return Quote(calldata, gas_limit_for(estimate) * 3**extra // 2**extra, offer, l1_fee)
 
     async def bind(self, to: str, claims: Sequence[Claim], quote: Quote, *, kind: str = "claim") -> Slot:
         """Take the next nonce, sign, and store it all in one transaction. Nothing is sent here.

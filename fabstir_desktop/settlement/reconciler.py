@@ -69,13 +69,24 @@ class Reconciler:
         self._confirmations = confirmations
         self._reads = asyncio.Semaphore(PARALLEL_READS)
         self._unknown_since: dict[int, float] = {}
+        self._progress = Progress()
+        """What was found and not yet handed over."""
 
     async def look(self, *, finality: bool = False) -> Progress:
-        """One pass over every slot that can still change. Raises ChainError, LedgerError."""
-        progress = Progress()
+        """One pass over every slot that can still change. Raises ChainError, LedgerError.
+
+        Each finding is stored as it is made; what a pass found before it failed is in the next one's answer.
+        """
+        progress = self._progress
+        await self._pass_over(progress, finality=finality)
+        self._progress = Progress()
+        return progress
+
+    async def _pass_over(self, progress: Progress, *, finality: bool) -> None:
+        progress.head, progress.open_slots, progress.unproven_slots = None, 0, 0
         slots = await self._ledger.slots(self._outbox.sender, [SlotState.OPEN, SlotState.INCLUDED, SlotState.CONFIRMED])
         if not slots:
-            return progress
+            return
         head = progress.head = await self._client.head()
         slots = await self._undo_reorganised(slots, head, progress)
         open_slots = [slot for slot in slots if slot.state is SlotState.OPEN]
@@ -86,7 +97,6 @@ class Reconciler:
         remaining = await self._ledger.slots(self._outbox.sender, [SlotState.OPEN, SlotState.INCLUDED])
         progress.open_slots = sum(slot.state is SlotState.OPEN for slot in remaining)
         progress.unproven_slots = len(remaining)
-        return progress
 
     async def head(self) -> BlockRef:
         """The newest block. Raises ChainError."""
@@ -292,6 +302,8 @@ class Reconciler:
         """A mined revert, deep enough: say why, and free, hold or write off what it claimed."""
         claims = [await self._ledger.claim(claim_id) for claim_id in slot.claim_ids]
         refusal = await self._revert_reason(claims[0], slot) if claims else Refusal(RefusalKind.UNKNOWN, "reverted")
+        if refusal.kind is RefusalKind.REPLAYED and not await self._are_on_chain(claims):
+            refusal = Refusal(RefusalKind.UNKNOWN, refusal.plain)  # the contract says so, and does not know the proof
         outcome = OUTCOMES.get(refusal.kind, ClaimState.HELD)
         if not await self._may_move_on(slot, outcome, refusal.kind, head):
             return
@@ -306,6 +318,10 @@ class Reconciler:
             self._feed.publish(JobChanged(claim.job_id))
             progress.jobs.add(claim.job_id)
         await self._publish(slot, outcome, note)
+
+    async def _are_on_chain(self, claims: Sequence[Claim]) -> bool:
+        used = [await self._contract.is_proof_used(claim.host, claim.proof_hash) for claim in claims]
+        return False not in used
 
     async def _may_move_on(self, slot: Slot, outcome: ClaimState, kind: RefusalKind, head: BlockRef) -> bool:
         """Whether the tokens may go into another transaction: a reorganisation could run the reverted one again, and well.

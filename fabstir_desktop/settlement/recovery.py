@@ -11,6 +11,7 @@ import logging
 
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
+from fabstir_desktop.jobs.claims import WAITING_STATES, ClaimState
 from fabstir_desktop.jobs.events import JobChanged
 from fabstir_desktop.jobs.problems import Problem, Severity
 from fabstir_desktop.ledger.ledger import Ledger
@@ -48,6 +49,9 @@ class Recovery:
             return
         note = f"the contract has paid {facts.paid_tokens} tokens, this ledger had claimed {account.claimed}"
         log.warning("Job %d: %s; %d tokens are not claimed again", account.job_id, note, unknown)
+        for claim in await self._ledger.claims(job_id=account.job_id, states=WAITING_STATES):
+            # It may be one of those that were paid. Without a nonce it can be withdrawn; what is left is planned anew.
+            await self._ledger.move_claim(claim.claim_id, ClaimState.VOID, note)
         mark = hashlib.sha256(f"{account.job_id}:{facts.paid_tokens}:{account.claimed}".encode()).digest()
         await self._ledger.record_foreign(account.job_id, unknown, mark, note)
         self._board.raise_(

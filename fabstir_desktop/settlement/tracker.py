@@ -140,12 +140,14 @@ class TokenTracker:
                 if not meter.sessions:
                     ended.add(job_id)
         names = {session_id} if not ended else {self._meters[job_id].session_id for job_id in ended}
-        for name in names:
-            if not any(name in meter.sessions for meter in self._meters.values()):
-                ended.update(await self._ledger.end_session(name))
-        for job_id in ended:
-            if not self.has_session(job_id):
-                await self._settle_job(job_id)
+        try:
+            for name in names:
+                if not any(name in meter.sessions for meter in self._meters.values()):
+                    ended.update(await self._ledger.end_session(name))
+        finally:  # a ledger that cannot be written just now must not cost the claim
+            for job_id in ended:
+                if not self.has_session(job_id):
+                    await self._settle_job(job_id)
 
     # --- settlement's side ------------------------------------------------------------------------------------------
 
