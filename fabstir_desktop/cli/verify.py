@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from fabstir_desktop.inference.model_files import HashCache, inspect_model
 from fabstir_desktop.inference.replay import replay_check
 from fabstir_desktop.jobs.generation import SamplingParameters
 from fabstir_desktop.settings import Settings
-from fabstir_desktop.settlement.proof import companion_path, verify_record
+from fabstir_desktop.settlement.proof import AnswerToReplay, answers_to_replay, verify_record
 
 
 def verify_file(path: Path, settings: Settings, *, replay: bool) -> int:
@@ -29,41 +29,21 @@ def _replay(path: Path, settings: Settings) -> bool:
     if settings.model_path is None:
         raise UserError("MODEL_PATH is not set: --replay needs the model file that made the tokens")
     digest = HashCache(None).sha256(inspect_model(settings.model_path))
-    transcript = json.loads(companion_path(path).read_bytes())
-    results = [_replay_answer(answer, settings.model_path, digest) for answer in _answers(transcript)]
+    results = [
+        _replay_answer(number, answer, settings.model_path, digest)
+        for number, answer in enumerate(answers_to_replay(path), start=1)
+    ]
     return all(results)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """One answer's share of a claim: what the model was given before, and the tokens claimed."""
-
-    number: str
-    model: str
-    parameters: dict[str, Any]
-    context: list[int]
-    tokens: list[int]
-
-
-def _answers(transcript: dict[str, Any]) -> list[_Answer]:
-    """Join the segments of each answer: answers of one job may be interleaved."""
-    answers: dict[str, _Answer] = {}
-    for segment in transcript["segments"]:
-        number = segment["answer"]
-        if number not in answers:
-            context = [*segment["prompt"], *transcript.get("earlier", {}).get(number, [])]
-            parameters = json.loads(segment["parameters"] or "{}")
-            answers[number] = _Answer(number, segment["model"], parameters, context, [])
-        answers[number].tokens.extend(segment["tokens"])
-    return list(answers.values())
-
-
-def _replay_answer(answer: _Answer, model_path: Path, digest: str) -> bool:
-    where = f"replay of answer {answer.number}, {len(answer.tokens)} tokens"
-    if answer.model != digest:
-        print(f"FAILED  {where}: they were made by another model file (SHA-256 {answer.model[:16]}...)")
+def _replay_answer(number: int, answer: AnswerToReplay, model_path: Path, digest: str) -> bool:
+    context = (*answer.prompt, *answer.tokens[: answer.earlier])
+    claimed = answer.tokens[answer.earlier :]
+    where = f"replay of answer {number}, {len(claimed)} tokens"
+    if answer.model_sha256 != digest:
+        print(f"FAILED  {where}: they were made by another model file (SHA-256 {answer.model_sha256[:16]}...)")
         return False
-    report = replay_check(model_path, answer.context, answer.tokens, _sampling(answer.parameters))
+    report = replay_check(model_path, context, claimed, _sampling(json.loads(answer.parameters or "{}")))
     if report.is_plausible:
         print(f"ok      {where}: the model could have chosen each of them")
         return True
