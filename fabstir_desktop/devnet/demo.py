@@ -58,21 +58,12 @@ async def deploy_demo(
     if bank_secret is None:
         raise ValueError("bank_key is needed for a chain that is not embedded")
     host_secret, client_secret = host_key or _random_key(), _random_key()
-    proof_system = load_artifact("ProofSystem")
-    treasury = _random_address()
+    treasury = "0x" + secrets.token_hex(20)
     async with ChainClient(rpc_url) as client:
         bank, host, payer = (Sender(client, key) for key in (bank_secret, host_secret, client_secret))
-        contract = contract_address(
-            bank.address, await client.number("eth_getTransactionCount", bank.address, "pending")
-        )
-        setup = [
-            await bank.send(None, proof_system.encode_deployment(treasury), gas=_SETUP_GAS),
-            await bank.send(host.address, value_wei=HOST_GAS_MONEY_WEI, gas=21_000),
-            await bank.send(payer.address, value_wei=CLIENT_MONEY_WEI, gas=21_000),
-        ]
-        await asyncio.gather(*(client.receipt(tx_hash) for tx_hash in setup))
+        contract = await _deploy_and_fund(client, bank, treasury, host.address, payer.address)
         job_ids = await _open_jobs(
-            client, payer, proof_system, contract, host.address, jobs, price_per_token_wei, tokens
+            client, payer, load_artifact("ProofSystem"), contract, host.address, jobs, price_per_token_wei, tokens
         )
         chain_id = await client.number("eth_chainId")
     return DemoWorld(
@@ -87,6 +78,18 @@ async def deploy_demo(
         host_key=host_secret,
         client_key=client_secret,
     )
+
+
+async def _deploy_and_fund(client: ChainClient, bank: Sender, treasury: str, host: str, payer: str) -> str:
+    """Deploy the contract and give both accounts money, all at once; return the contract's address."""
+    contract = contract_address(bank.address, await client.number("eth_getTransactionCount", bank.address, "pending"))
+    setup = [
+        await bank.send(None, load_artifact("ProofSystem").encode_deployment(treasury), gas=_SETUP_GAS),
+        await bank.send(host, value_wei=HOST_GAS_MONEY_WEI, gas=21_000),
+        await bank.send(payer, value_wei=CLIENT_MONEY_WEI, gas=21_000),
+    ]
+    await asyncio.gather(*(client.receipt(tx_hash) for tx_hash in setup))
+    return contract
 
 
 async def create_job(

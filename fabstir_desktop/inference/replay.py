@@ -68,12 +68,8 @@ def replay_check(
     model = inspect_model(model_path)
     if not prompt_ids or not token_ids:
         return ReplayReport((), ())
-    task = {
-        "path": str(model.path),
-        "prompt": list(prompt_ids),
-        "tokens": list(token_ids),
-        "threads": threads or os.cpu_count(),
-    }
+    threads = threads or os.cpu_count()
+    task = {"path": str(model.path), "prompt": list(prompt_ids), "tokens": list(token_ids), "threads": threads}
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
             _command(),
