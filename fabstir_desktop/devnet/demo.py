@@ -58,7 +58,7 @@ async def deploy_demo(
     if bank_secret is None:
         raise ValueError("bank_key is needed for a chain that is not embedded")
     host_secret, client_secret = host_key or _random_key(), _random_key()
-    treasury = "0x" + secrets.token_hex(20)
+    treasury = _random_address()
     async with ChainClient(rpc_url) as client:
         bank, host, payer = (Sender(client, key) for key in (bank_secret, host_secret, client_secret))
         contract = await _deploy_and_fund(client, bank, treasury, host.address, payer.address)
