@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from secrets_support import PROMPT, with_canary
+from secrets_support import planted, with_canary
 from websockets.asyncio.client import ClientConnection, connect
 
 SCALE = float(os.environ.get("TEST_TIME_SCALE", "1"))
@@ -187,12 +187,12 @@ class Answer:
 def brief_request(
     job_id: object, prompt: str, max_tokens: int = 200, session_id: str = "user-session-001"
 ) -> dict[str, Any]:
-    """The request as the brief has it, with a sentence in its prompt that must never be written anywhere."""
+    """The request as the brief has it, its prompt is one that must never be written anywhere."""
     return {
         "type": "inference",
         "request": {
             "model": "tiny-vicuna",
-            "prompt": f"{prompt} {PROMPT}",
+            "prompt": planted(prompt),
             "max_tokens": max_tokens,
             "temperature": 0.7,
             "job_id": job_id,

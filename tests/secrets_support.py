@@ -1,8 +1,9 @@
 """Secrets that every suite plants, and the last step of every run: nothing that was written may hold one.
 
-Keys of test hosts begin with KEY_MARK, prompts and RPC URLs hold TEXT_MARK, so that one search a file finds them all. Looked
-through are the captured output and log of every test, and every file below pytest's temporary directory: data directories
-with their logs, ledgers, proofs and settings, and what child processes wrote to their standard output and error.
+Keys of test hosts begin with KEY_MARK, prompts and RPC URLs hold TEXT_MARK, so that one search a file finds them all; prompts
+to the real model, which would answer a changed one differently, are looked for as they are. Looked through are the captured
+output and log of every test, and every file below pytest's temporary directory: data directories with their logs, ledgers,
+proofs and settings, and what child processes wrote to their standard output and error.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ PROMPT = f"Do not tell of the {TEXT_MARK}."
 RPC_PATH = f"{TEXT_MARK}-path"
 RPC_QUERY = f"apikey={TEXT_MARK}-query"
 _PIECE = 1 << 22
-_OVERLAP = 64
+_OVERLAP = 512
+_SHORTEST_PROMPT = 20
+_planted_prompts: set[bytes] = set()
 _CHOSEN_BY_THE_HOST = {"settings.toml"}
 """The host's own file, in which an RPC URL is kept as it was entered."""
 
@@ -27,6 +30,13 @@ _CHOSEN_BY_THE_HOST = {"settings.toml"}
 def canary_key() -> str:
     """A private key like any other, but for its first eight bytes."""
     return "0x" + KEY_MARK + secrets.token_hex(24)
+
+
+def planted(prompt: str) -> str:
+    """The prompt itself, which from now on must never be written anywhere. Too short to be told from other text: let be."""
+    if len(prompt) >= _SHORTEST_PROMPT:
+        _planted_prompts.add(prompt.lower().encode())
+    return prompt
 
 
 def with_canary(urls: str) -> str:
@@ -41,7 +51,8 @@ def marks_in(data: bytes) -> list[str]:
     found = []
     if KEY_MARK.encode() in lowered or bytes.fromhex(KEY_MARK) in data:
         found.append("a private key")
-    if TEXT_MARK.encode() in lowered or TEXT_MARK.encode("utf-16-le") in lowered:
+    texts = (TEXT_MARK.encode(), TEXT_MARK.encode("utf-16-le"), *_planted_prompts)
+    if any(text in lowered for text in texts):
         found.append("a prompt or the path or query of an RPC URL")
     return found
 

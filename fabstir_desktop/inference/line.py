@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from fabstir_desktop.errors import EngineBusy
 from fabstir_desktop.inference.options import EngineLimits
 from fabstir_desktop.jobs.generation import GenerationRequest
+
+_REMEMBERED_TURNS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,11 +25,14 @@ class Waiting:
 
 
 class WaitingLine:
-    """First come, first served within a job; between jobs, those with fewer running streams go first."""
+    """Jobs take turns: fewest running streams first, then whose turn was longest ago. Within a job, first come first served."""
 
     def __init__(self, limits: EngineLimits) -> None:
         self._limits = limits
         self._waiting: list[Waiting] = []
+        self._had_turn: dict[str, int] = {}
+        """Jobs in the order of their last turn, with its number."""
+        self._turns = itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -55,13 +62,25 @@ class WaitingLine:
         return False
 
     def next(self, running_jobs: Iterable[str]) -> Waiting | None:
-        """Take out whose turn it is: the first of the job with the fewest running streams."""
+        """Take out whose turn it is; see the class."""
         if not self._waiting:
             return None
         running = Counter(running_jobs)
-        chosen = min(self._waiting, key=lambda entry: running[entry.request.job_key])  # min keeps the order of arrival
+
+        def turn(entry: Waiting) -> tuple[int, int]:
+            job = entry.request.job_key
+            return running[job], self._had_turn.get(job, 0)
+
+        chosen = min(self._waiting, key=turn)  # min keeps the order of arrival
         self._waiting.remove(chosen)
+        self._note_turn(chosen.request.job_key)
         return chosen
+
+    def _note_turn(self, job: str) -> None:
+        self._had_turn.pop(job, None)
+        self._had_turn[job] = next(self._turns)
+        if len(self._had_turn) > _REMEMBERED_TURNS:
+            del self._had_turn[next(iter(self._had_turn))]
 
     def overdue(self, now_s: float) -> list[tuple[Waiting, EngineBusy]]:
         """Take out those who waited too long, each with what to tell it."""

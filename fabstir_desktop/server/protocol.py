@@ -9,6 +9,7 @@ pinned to the peer that first used it for as long as a session of that peer uses
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -274,7 +275,9 @@ class Protocol:
             raise Refusal("BUSY", "too many prompts from your address at the same time", retry_after_s=5)
         wait_s = self._prompt_rate.take(peer.group, now_s)
         if wait_s > 0:
-            raise Refusal("RATE_LIMITED", "too many prompts from your address", retry_after_s=round(wait_s, 1))
+            raise Refusal(
+                "RATE_LIMITED", "too many prompts from your address", retry_after_s=math.ceil(wait_s * 10) / 10
+            )
 
     def _is_resent(self, socket: _Socket, session: Session, prompt: Prompt) -> bool:
         """The very same frame again while the first is being served: one generation answers both."""

@@ -51,6 +51,7 @@ def run_suite(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
         ("(tmp_path / 'ledger.db').write_bytes(bytes(5_000_000) + bytes.fromhex(canary_key()[2:]))", "ledger.db"),
         ("(tmp_path / 'settings.toml').write_text(canary_key())", "settings.toml"),
         ("logging.getLogger('fabstir_desktop').warning('RPC %s failed', with_canary('http://127.0.0.1:1'))", "log"),
+        ("(tmp_path / 'a.log').write_text(planted('Tell me of the sea and its ships.').upper())", "a.log"),
         ("print(canary_key())", "stdout"),
         ("print(PROMPT, file=sys.stderr)", "stderr"),
     ],

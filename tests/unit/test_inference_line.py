@@ -57,6 +57,27 @@ def test_the_job_with_the_fewest_streams_goes_first_and_within_a_job_who_came_fi
     assert line.next([]) is None
 
 
+def test_jobs_take_turns_also_where_there_is_only_one_stream() -> None:
+    line = WaitingLine(LIMITS)
+    served = []
+    for number in range(8):  # `greedy` is always back in the line before the others
+        for job in ("greedy", "greedy", "calm", "quiet"):
+            if sum(entry.request.job_key == job for entry in line._waiting) < (2 if job == "greedy" else 1):
+                line.enter(request(number, job=job), 0.0)
+        chosen = line.next([])
+        assert chosen is not None
+        served.append(chosen.request.job_key)
+    assert served[1:] in (["calm", "quiet", "greedy"] * 2 + ["calm"], ["quiet", "calm", "greedy"] * 2 + ["quiet"])
+
+
+def test_of_endless_jobs_only_the_latest_turns_are_remembered() -> None:
+    line = WaitingLine(LIMITS)
+    for number in range(3000):
+        line.enter(request(number, job=str(number)), 0.0)
+        assert line.next([]) is not None
+    assert len(line._had_turn) == 1024
+
+
 def test_who_waited_30_seconds_is_told_so() -> None:
     line = WaitingLine(LIMITS)
     early = line.enter(request(1), 0.0)
