@@ -18,7 +18,7 @@ from fabstir_desktop import __version__
 from fabstir_desktop.errors import EnvironmentFault, FabstirError
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.inference.factory import engine_for
-from fabstir_desktop.inference.model_files import ModelFile, inspect_model
+from fabstir_desktop.inspection import collect_bundle, find_models, read_chain_job, try_prompt
 from fabstir_desktop.jobs.checks import Check
 from fabstir_desktop.jobs.diagnosis import DERIVED_CODES, derive_problems, describe_state
 from fabstir_desktop.jobs.events import (
@@ -30,6 +30,7 @@ from fabstir_desktop.jobs.events import (
 )
 from fabstir_desktop.jobs.generation import Engine
 from fabstir_desktop.jobs.ids import Venue
+from fabstir_desktop.jobs.inspections import BundleText, ChainJob, ModelOnDisk
 from fabstir_desktop.jobs.problems import Problem, ProblemList, Severity
 from fabstir_desktop.jobs.status import CheckpointOutcome, NodeStatus, ServingState, WalletState, WalletStatus
 from fabstir_desktop.jobs.views import EarningsPoint, EarningsView, JobView, TransactionView
@@ -49,8 +50,6 @@ _HOUSEKEEPING_S = 0.5
 _RUN_MARK_S = 60.0
 _PORT_RETRY_S = 5.0
 _KEY_RETRY_S = 30.0
-_TEST_PROMPT = "Say in a few sentences what a lighthouse is for."
-_TEST_TOKENS = 120
 _DRAIN_SHARE = 0.5
 """Share of the time to stop that sessions and last claims may use, before the parts are ended."""
 
@@ -240,10 +239,6 @@ class HostNode:
         await self._engine.load(str(path))
         await self.save_setting("model_path", path)
 
-    async def inspect_model(self, path: Path) -> ModelFile:
-        """Read a model file's header without loading it. Raises ModelFileError."""
-        return await asyncio.to_thread(inspect_model, path)
-
     async def save_setting(self, name: str, value: Any) -> None:
         """Write a setting into settings.toml (None: back to the default). Raises SettingError."""
         await asyncio.to_thread(save_setting, self.settings.data_dir, name, value)
@@ -264,25 +259,30 @@ class HostNode:
 
         `on_text` is given the answer as it comes. What fails is a check that did not pass, not an error.
         """
-        checks = [await self._try_prompt(on_text)]
+        checks = [await try_prompt(self._running(self._server).status.url, on_text)]
         found = await self._running(self._settlement).diagnose()
         return checks + [Check(check.name, check.passed, check.detail, check.action) for check in found]
 
-    async def _try_prompt(self, on_text: Callable[[str], None]) -> Check:
-        from fabstir_desktop.server.client import chat  # noqa: PLC0415 - only for this
+    async def list_models(self, folders: Sequence[Path]) -> list[ModelOnDisk]:
+        """The model files in these folders, each with an estimate whether it fits."""
+        return await find_models(folders, self.settings)
 
-        url, name = self._running(self._server).status.url, "answer"
-        if url is None:
-            return Check(name, False, "the server does not listen", "see the problem about the port")
-        session = f"self-test-{time.time_ns()}"
-        try:
-            result = await chat(
-                url, job_id=None, session_id=session, prompt=_TEST_PROMPT, max_tokens=_TEST_TOKENS, on_text=on_text
-            )
-        except FabstirError as error:
-            return Check(name, False, str(error), "choose a model, and allow prompts without a job on this machine")
-        counted = f"{result.tokens_used} tokens streamed, {result.chunk_token_sum} counted by the client"
-        return Check(name, 0 < result.tokens_used == result.chunk_token_sum, counted, "look at the log")
+    async def chain_job(self, job_id: int) -> ChainJob:
+        """What the contract says of the job; says why where it says nothing."""
+        return await read_chain_job(self._running(self._settlement), job_id)
+
+    async def speed_up(self, tx_hash: str) -> str:
+        """Raise the fee of a waiting claim; returns the new hash. Raises UserError, ChainError, LedgerError."""
+        return await self._running(self._settlement).speed_up(tx_hash)
+
+    async def back_up_key(self, path: Path, password: str) -> None:
+        """Write the key, encrypted, to a file. Raises KeyMissing, KeyExists, KeyInvalid, EnvironmentFault."""
+        await self._wallet.back_up(path, password)
+
+    async def diagnostics(self, log_lines: Sequence[str]) -> list[BundleText]:
+        """The texts of a diagnostic bundle, redacted."""
+        settlement = self._running(self._settlement)
+        return await collect_bundle(self.status, self.problems, self.settings, settlement, log_lines)
 
     # --- own --------------------------------------------------------------------------------------------------------
 

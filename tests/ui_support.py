@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from fabstir_desktop.feed import Feed
@@ -21,6 +20,7 @@ from fabstir_desktop.jobs.events import (
     WalletChanged,
 )
 from fabstir_desktop.jobs.generation import EngineState, EngineStatus, ModelInfo
+from fabstir_desktop.jobs.inspections import BundleText, ChainJob, ModelOnDisk
 from fabstir_desktop.jobs.problems import Problem, ProblemList
 from fabstir_desktop.jobs.status import (
     ChainState,
@@ -92,6 +92,7 @@ CHAIN = ChainStatus(
 WALLET = WalletStatus(WalletState.READY, ADDRESS, KeySource.KEYRING, "GNOME Keyring")
 SERVER = ServerStatus("ws://127.0.0.1:8080", connections=3, sessions=2, active_requests=2, queued_requests=0)
 GWEI = 10**9
+FREE_BYTES = 12_100_000_000
 
 
 def make_status(**changes: Any) -> NodeStatus:
@@ -170,6 +171,7 @@ class FakeNode:
         self.earnings_view: EarningsView | None = None
         self.points: list[EarningsPoint] = []
         self.journal_lines: list[tuple[float, str]] = []
+        self.chain_jobs: dict[int, ChainJob] = {}
         self.calls: list[tuple[Any, ...]] = []
         self.fail_with: Exception | None = None
         self.hold: asyncio.Event | None = None
@@ -272,7 +274,7 @@ class FakeNode:
         return list(self.journal_lines)
 
     async def set_key(self, text: str, *, replace: bool = False, password: str | None = None) -> WalletStatus:
-        await self._command("set_key", len(text), replace)
+        await self._command("set_key", len(text), replace, *([len(password)] if password else []))
         self.status = _with_wallet(self.status, WALLET)
         self.feed.publish(WalletChanged())
         return WALLET
@@ -296,8 +298,27 @@ class FakeNode:
     async def load_model(self, path: Path) -> None:
         await self._command("load_model", path)
 
-    async def inspect_model(self, path: Path) -> Any:
-        return SimpleNamespace(architecture="llama", quantisation="Q4_1")
+    async def list_models(self, folders: Sequence[Path]) -> list[ModelOnDisk]:
+        paths = [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.gguf"))]
+        return [
+            ModelOnDisk(path.name, "llama Q4_1", path, path.stat().st_size, path.stat().st_size + 10**8, FREE_BYTES)
+            for path in paths
+        ]
+
+    async def chain_job(self, job_id: int) -> ChainJob:
+        self.calls.append(("chain_job", job_id))
+        return self.chain_jobs.get(job_id) or ChainJob(job_id, self.job_by_id[job_id].proven, "", time.time())
+
+    async def speed_up(self, tx_hash: str) -> str:
+        await self._command("speed_up", tx_hash)
+        return "0x" + "cd" * 32
+
+    async def back_up_key(self, path: Path, password: str) -> None:
+        await self._command("back_up_key", path, len(password))
+
+    async def diagnostics(self, log_lines: Sequence[str]) -> list[BundleText]:
+        await self._command("diagnostics", len(log_lines))
+        return [BundleText("version.txt", "fabstir-desktop 0.1.0\n"), BundleText("log.txt", "\n".join(log_lines), 3)]
 
     async def save_setting(self, name: str, value: Any) -> None:
         await self._command("save_setting", name, value)

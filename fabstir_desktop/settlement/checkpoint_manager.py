@@ -17,11 +17,11 @@ from functools import partial
 from fabstir_desktop.errors import ChainError, FabstirError, LedgerError, SignerLocked
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
-from fabstir_desktop.jobs.claims import PROVEN_STATES, WAITING_STATES, Claim, ClaimReason, ClaimState, Payment
-from fabstir_desktop.jobs.events import ClaimChanged
+from fabstir_desktop.jobs.claims import PROVEN_STATES, WAITING_STATES, ClaimReason
 from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, decide_claim
 from fabstir_desktop.jobs.status import CheckpointOutcome
 from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settlement.announce import ConfirmedAnnouncer
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.claimer import Claimer, Submitted
 from fabstir_desktop.settlement.completer import Completer
@@ -31,6 +31,7 @@ from fabstir_desktop.settlement.outbox import Outbox
 from fabstir_desktop.settlement.payments import PaymentReader
 from fabstir_desktop.settlement.reconciler import Progress, Reconciler
 from fabstir_desktop.settlement.recovery import Recovery
+from fabstir_desktop.settlement.speeding import speed_up
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class ManagerParts:
     payments: PaymentReader
     recovery: Recovery
     completer: Completer
+    announcer: ConfirmedAnnouncer
     contract: SettlementContract
 
 
@@ -156,6 +158,11 @@ class CheckpointManager:
             jobs = [account.job_id for account in await self._parts.ledger.accounts_with_unclaimed()]
         return list(await asyncio.gather(*(self._force(one) for one in jobs)))
 
+    async def speed_up(self, tx_hash: str) -> str:
+        """Send a waiting claim again with a dearer fee; returns the new hash. Raises CannotSpeedUp, ChainError, LedgerError."""
+        parts = self._parts
+        return await speed_up(parts.ledger, parts.outbox, parts.feed, tx_hash)
+
     # --- the task ---------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -221,25 +228,10 @@ class CheckpointManager:
         if progress.confirmed or progress.jobs:
             await self._parts.payments.poll(progress.head)
         for claim, tx_hash, payments in progress.confirmed:
-            await self._announce_confirmed(claim, tx_hash, payments)
+            await self._parts.announcer.announce(claim, tx_hash, payments)
         for job_id in progress.jobs:
             await self._reconsider(job_id)
         return progress
-
-    async def _announce_confirmed(self, claim: Claim, tx_hash: str, payments: tuple[Payment, ...]) -> None:
-        if payments:
-            log.info("Checkpoint confirmed for job %d - payment distributed (%s)", claim.job_id, split_text(payments))
-        elif self._parts.contract.rules.settles_later:
-            log.info("Checkpoint confirmed for job %d - it is paid when the session is settled", claim.job_id)
-        elif self._parts.payments.can_read:
-            log.info("Checkpoint confirmed for job %d - no payment was reported with it", claim.job_id)
-        else:
-            await self._parts.ledger.mark_settled(claim.claim_id)
-            log.info("Checkpoint confirmed for job %d - the contract does not report payments", claim.job_id)
-        self._parts.board.clear("T02", subject=str(claim.job_id))
-        self._parts.feed.publish(
-            ClaimChanged(claim.job_id, claim.claim_id, claim.tokens, ClaimState.CONFIRMED, tx_hash, "")
-        )
 
     async def _settle_unreported(self) -> None:
         """Where a contract tells of no payment, what is proven counts as settled; a killed process may not have said so."""
@@ -376,13 +368,3 @@ class CheckpointManager:
 
     def _lock(self, job_id: int) -> asyncio.Lock:
         return self._locks.setdefault(job_id, asyncio.Lock())
-
-
-def split_text(payments: tuple[Payment, ...]) -> str:
-    """`90% host, 10% treasury`, from the amounts that were paid."""
-    host = sum(payment.host_amount for payment in payments)
-    total = host + sum(payment.treasury_amount for payment in payments)
-    if total == 0:
-        return "nothing"
-    share = round(host * 10_000 / total) / 100
-    return f"{share:g}% host, {round(100 - share, 2):g}% treasury"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fabstir_desktop.errors import ChainError, WrongChain
+from fabstir_desktop.errors import CallReverted, ChainError, WrongChain
 from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.settlement.chain_client import ChainClient
-from fabstir_desktop.settlement.contracts.base import SettlementContract
+from fabstir_desktop.settlement.contracts.base import RefusalKind, SettlementContract
 from fabstir_desktop.settlement.explorers import chain_name
 from fabstir_desktop.settlement.outbox import TYPICAL_CLAIM_GAS, format_eth
+from fabstir_desktop.settlement.payable import try_claim
 from fabstir_desktop.wallet.signer import Signer
 
 
@@ -40,6 +41,22 @@ async def check_chain(
     if signer is not None:
         checks.append(await _check_gas(client, signer))
     return checks
+
+
+async def check_claim(contract: SettlementContract, signer: Signer, job_id: int) -> ChainCheck:
+    """Let the contract judge a claim of the job that is never sent. Never raises ChainError."""
+    tokens = max(1, contract.rules.minimum_tokens)
+    try:
+        await try_claim(contract, signer, job_id, tokens)
+    except CallReverted as error:
+        refusal = contract.explain(error.reason)
+        later = refusal.kind in {RefusalKind.TOO_FAST, RefusalKind.TOO_FEW}
+        return ChainCheck("claim", later, f"job {job_id}: {refusal.plain}", "open the job" if not later else "")
+    except ChainError as error:
+        return ChainCheck("claim", False, f"it could not be tried: {error}", "check RPC_URL")
+    return ChainCheck(
+        "claim", True, f"the contract would accept a claim of {tokens} tokens of job {job_id}; none was sent"
+    )
 
 
 async def _check_contract(contract: SettlementContract, venue: Venue) -> ChainCheck:

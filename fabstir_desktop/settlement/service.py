@@ -21,12 +21,14 @@ from fabstir_desktop.settlement.chain import RpcEndpoint
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.checkpoint_manager import CheckpointManager
 from fabstir_desktop.settlement.contracts import make_contract
-from fabstir_desktop.settlement.diagnosis import ChainCheck, check_chain
+from fabstir_desktop.settlement.contracts.base import JobFacts
+from fabstir_desktop.settlement.diagnosis import ChainCheck, check_chain, check_claim
 from fabstir_desktop.settlement.explorers import explorer_url
 from fabstir_desktop.settlement.monitor import Backlog, ChainMonitor
 from fabstir_desktop.settlement.rpc_pool import Endpoint, RpcPool
+from fabstir_desktop.settlement.speeding import CannotSpeedUp
 from fabstir_desktop.settlement.tracker import TokenTracker
-from fabstir_desktop.settlement.wiring import Wiring, make_manager
+from fabstir_desktop.settlement.wiring import Wiring, make_follower, make_manager
 from fabstir_desktop.wallet.signer import Signer
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,10 @@ class Settlement:
             model_sha256=model_sha256,
         )
         """The Accountant that the server uses."""
+        self._wiring = Wiring(
+            settings, self._venue, ledger, feed, self._client, self._contract, self._board, self._monitor
+        )
+        self._follower = make_follower(self._wiring, self.tracker, self._managed_sender)
 
     @property
     def status(self) -> ChainStatus:
@@ -88,6 +94,7 @@ class Settlement:
         """Close what the last process left open and begin to watch the chain. Raises LedgerError."""
         await self._ledger.end_all_sessions()
         self._monitor.start()
+        self._follower.start()
 
     async def set_signer(self, signer: Signer | None) -> None:
         """Begin to submit with this key, or (None) only count. What waits is claimed as soon as the chain is there."""
@@ -115,8 +122,25 @@ class Settlement:
         return status
 
     async def diagnose(self) -> list[ChainCheck]:
-        """What `doctor` says about chain, contract and gas money, asked anew."""
-        return await check_chain(self._client, self._contract, self._venue, self._gate.signer)
+        """What `doctor` says about chain, contract and gas money, asked anew; with key and job a claim is tried, not sent."""
+        signer = self._gate.signer
+        checks = await check_chain(self._client, self._contract, self._venue, signer)
+        if signer is not None and all(check.passed for check in checks):
+            views = await self._ledger.job_views()
+            job_id = next((view.job_id for view in views if view.state != "settled"), None)
+            if job_id is not None:
+                checks.append(await check_claim(self._contract, signer, job_id))
+        return checks
+
+    async def read_job(self, job_id: int) -> JobFacts | None:
+        """The job as the contract holds it now; None where it cannot be asked. Raises ChainError."""
+        return await self._contract.read_job(job_id)
+
+    async def speed_up(self, tx_hash: str) -> str:
+        """Raise the fee of a waiting claim; returns the new hash. Raises CannotSpeedUp, ChainError, LedgerError."""
+        if self._manager is None:
+            raise CannotSpeedUp("there is no key to sign a dearer transaction with")
+        return await self._manager.speed_up(tx_hash)
 
     async def stop(self, timeout_s: float = 5.0) -> None:
         """Sign, store and send the last claims as far as the time goes, then end. Safe to call twice."""
@@ -124,6 +148,7 @@ class Settlement:
             manager, self._manager, self.tracker.manager = self._manager, None, None
             if manager is not None:
                 await manager.stop(timeout_s)
+        await self._follower.stop()
         await self._monitor.stop()
         await self._pool.close()
 
@@ -146,17 +171,7 @@ class Settlement:
         return await self._ledger.account(job_id)
 
     def _attach(self, signer: Signer) -> None:
-        wiring = Wiring(
-            self._settings,
-            self._venue,
-            self._ledger,
-            self._feed,
-            self._client,
-            self._contract,
-            self._board,
-            self._monitor,
-        )
-        self._manager = self.tracker.manager = make_manager(wiring, signer, self.tracker)
+        self._manager = self.tracker.manager = make_manager(self._wiring, signer, self.tracker)
         self._manager.start()
         log.info(
             "Checkpoints are submitted from %s to %s at %s",
@@ -176,5 +191,10 @@ class Settlement:
             self._manager.retry_now()
 
     def _backlog(self) -> Backlog:
-        manager = self._manager
-        return Backlog() if manager is None else Backlog(manager.waiting_jobs, manager.open_claims, manager.claim_gas)
+        manager, others = self._manager, self._follower.open_claims
+        if manager is None:
+            return Backlog(open_claims=others)
+        return Backlog(manager.waiting_jobs, manager.open_claims + others, manager.claim_gas)
+
+    def _managed_sender(self) -> str | None:
+        return self._manager.sender if self._manager is not None else None

@@ -18,8 +18,6 @@ UNKNOWN = "–"
 _GROUP = "\u2009"
 _SHORT_DIGITS = 4
 _WEI_DECIMALS = 18
-_GWEI_DECIMALS = 9
-_GWEI_BELOW_WEI = 10**13
 _NATIVE = frozenset({"ETH", "0x0000000000000000000000000000000000000000"})
 
 
@@ -94,11 +92,9 @@ def amounts(values: Sequence[TokenAmount], *, exact: bool = False) -> str:
 
 
 def wei(amount: int | None, *, exact: bool = False) -> str:
-    """Write wei as ETH, a small fee as gwei; None is unknown."""
+    """Write wei as ETH, however small; None is unknown. The short form marks what it cuts off."""
     if amount is None:
         return UNKNOWN
-    if 0 < amount < _GWEI_BELOW_WEI and not exact:
-        return f"{short_decimal(amount, _GWEI_DECIMALS)} gwei"
     write = exact_decimal if exact else short_decimal
     return f"{write(amount, _WEI_DECIMALS)} ETH"
 

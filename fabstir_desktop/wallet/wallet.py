@@ -101,6 +101,20 @@ class Wallet:
             self._key = None
             return await self._reload()
 
+    async def back_up(self, path: Path, password: str) -> None:
+        """Write the key in force, encrypted, to a file of the person's choice; another key's file is not replaced.
+
+        Raises KeyMissing, KeyExists, KeyInvalid (empty password, or the file is something else), EnvironmentFault.
+        """
+        async with self._lock:
+            if self._key is None:
+                raise KeyMissing(self._status.detail)
+            copy = FileStore(path)
+            try:
+                await copy.set(self._key, password)
+            finally:
+                copy.close()
+
     def signer(self, chain_id: int, contracts: frozenset[str], *, delegates: frozenset[str] = frozenset()) -> Signer:
         """A signer for one chain and its contracts. Raises KeyMissing."""
         if self._key is None:

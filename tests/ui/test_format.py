@@ -58,9 +58,10 @@ def test_unknown_is_a_dash_and_not_a_zero() -> None:
     assert fmt.wei(0) == "0 ETH"
 
 
-def test_a_small_fee_is_written_in_gwei_and_its_tool_tip_in_eth() -> None:
-    assert fmt.wei(440_000_000_123) == "440.0000… gwei"
-    assert fmt.wei(440_000_000_000) == "440 gwei"
+def test_fees_are_written_in_eth_however_small_and_whole_in_the_tool_tip() -> None:
+    assert fmt.wei(440_000_000_123) == "0.0000004400… ETH"
+    assert fmt.wei(440_000_000_000) == "0.00000044 ETH"
+    assert fmt.wei(1) == "0.000000000000000001 ETH"
     assert fmt.wei(10**13) == "0.00001 ETH"
     assert fmt.wei(440_000_000_123, exact=True) == "0.000000440000000123 ETH"
 

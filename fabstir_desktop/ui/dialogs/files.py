@@ -15,16 +15,21 @@ from fabstir_desktop.ui.bridge import Bridge
 
 def save_text(parent: QWidget, title: str, name: str, text: str, bridge: Bridge) -> QFileDialog:
     """Ask where to save `text`; says in the window where it went or why it did not."""
+
+    def save(chosen: Path) -> None:
+        done = parent.tr("Saved to {path}").format(path=chosen)
+        bridge.run(_write(chosen, text), done=lambda _: bridge.noticed.emit(done))
+
+    return ask_where(parent, title, name, save)
+
+
+def ask_where(parent: QWidget, title: str, name: str, chosen: Callable[[Path], None]) -> QFileDialog:
+    """Ask for the path of a file to be written."""
     dialog = QFileDialog(parent, title)
     dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
     dialog.selectFile(name)
     dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-
-    def save(chosen: str) -> None:
-        done = dialog.tr("Saved to {path}").format(path=chosen)
-        bridge.run(_write(Path(chosen), text), done=lambda _: bridge.noticed.emit(done))
-
-    dialog.fileSelected.connect(save)
+    dialog.fileSelected.connect(lambda path: chosen(Path(path)))
     dialog.open()
     return dialog
 

@@ -8,7 +8,8 @@ from functools import partial
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QCheckBox, QDialog, QLineEdit, QVBoxLayout, QWidget
 
-from fabstir_desktop.ui.widgets.basics import button, label, row
+from fabstir_desktop.ui.widgets.basics import button, label, row, set_text
+from fabstir_desktop.ui.words import Tone
 
 
 class Question(QDialog):
@@ -79,14 +80,7 @@ class HiddenEntry(QDialog):
         explanation = label(text, wrap=True)
         explanation.setMinimumWidth(self.fontMetrics().averageCharWidth() * 60)
         layout.addWidget(explanation)
-        self.field = QLineEdit()
-        self.field.setEchoMode(QLineEdit.EchoMode.Password)
-        self.field.setAccessibleName(title)
-        self.field.setInputMethodHints(
-            Qt.InputMethodHint.ImhSensitiveData
-            | Qt.InputMethodHint.ImhNoPredictiveText
-            | Qt.InputMethodHint.ImhHiddenText
-        )
+        self.field = _hidden_field(title)
         layout.addWidget(self.field)
         self.accept_button = button(action, self._take, kind="primary")
         self.accept_button.setEnabled(False)
@@ -100,6 +94,73 @@ class HiddenEntry(QDialog):
         self.field.clear()
         self.accept()
         self._accepted(secret)
+
+
+class SecretForm(QDialog):
+    """Asks for several secrets at once. Shown as dots, checked as they are typed, handed over once, and wiped."""
+
+    def __init__(
+        self,
+        parent: QWidget | None,
+        title: str,
+        text: str,
+        names: Sequence[str],
+        accepted: Callable[[list[str]], None],
+        *,
+        action: str,
+        objection: Callable[[list[str]], str] = lambda _: "",
+    ) -> None:
+        """`objection` says what is wrong with the entries, or nothing; it is asked once all fields have text."""
+        super().__init__(parent)
+        self.setWindowTitle(title)
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self._accepted = accepted
+        self._objection = objection
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(24, 20, 24, 18)
+        layout.setSpacing(12)
+        explanation = label(text, wrap=True)
+        explanation.setMinimumWidth(self.fontMetrics().averageCharWidth() * 60)
+        layout.addWidget(explanation)
+        self.fields = [_hidden_field(name) for name in names]
+        for name, field in zip(names, self.fields, strict=True):
+            layout.addWidget(label(name, "muted"))
+            layout.addWidget(field)
+            field.textChanged.connect(lambda _: self._check())
+        self.wrong = label(" ", wrap=True)
+        self.wrong.setProperty("tone", Tone.ERROR.value)
+        layout.addWidget(self.wrong)
+        self.accept_button = button(action, self._take, kind="primary")
+        self.accept_button.setEnabled(False)
+        self.cancel_button = button(self.tr("Cancel"), self.reject)
+        layout.addLayout(row(None, self.cancel_button, self.accept_button))
+        self.finished.connect(lambda _: self._wipe())
+
+    def _check(self) -> None:
+        texts = [field.text() for field in self.fields]
+        objection = self._objection(texts) if all(texts) else ""
+        set_text(self.wrong, objection or " ")
+        self.accept_button.setEnabled(all(texts) and not objection)
+
+    def _take(self) -> None:
+        secrets = [field.text() for field in self.fields]
+        self._wipe()
+        self.accept()
+        self._accepted(secrets)
+
+    def _wipe(self) -> None:
+        for field in self.fields:
+            field.clear()
+
+
+def _hidden_field(name: str) -> QLineEdit:
+    field = QLineEdit()
+    field.setEchoMode(QLineEdit.EchoMode.Password)
+    field.setAccessibleName(name)
+    field.setInputMethodHints(
+        Qt.InputMethodHint.ImhSensitiveData | Qt.InputMethodHint.ImhNoPredictiveText | Qt.InputMethodHint.ImhHiddenText
+    )
+    return field
 
 
 class TypedConfirmation(QDialog):

@@ -171,6 +171,8 @@ class DashboardPage(Page):
         )
         self.earned.show_answer(None, amount, spent)
         self.earned.value.setToolTip(fmt.amounts(earnings.earned, exact=True))
+        exact = self.tr("gas {gas}").format(gas=fmt.wei(earnings.gas_wei, exact=True))
+        self.earned.setToolTip(exact)
         set_tone(self.earned.value, Tone.OK if earnings.earned else Tone.QUIET)
 
     # --- the series ---------------------------------------------------------------------------------------------------

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import time
+
+import shiboken6
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QListWidget, QVBoxLayout
 
+from fabstir_desktop.jobs.inspections import ChainJob
 from fabstir_desktop.jobs.views import JobView
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.reasons import claim_refusal
-from fabstir_desktop.ui.widgets.basics import CopyField, button, column, icon_button, label, row, rule, set_text
+from fabstir_desktop.ui.widgets.basics import (
+    CopyField,
+    button,
+    column,
+    icon_button,
+    label,
+    row,
+    rule,
+    set_text,
+    set_tone,
+)
 from fabstir_desktop.ui.widgets.lamp import Lamp
-from fabstir_desktop.ui.words import job_tone, job_word
+from fabstir_desktop.ui.words import Tone, job_tone, job_word
+
+_CHAIN_AGE_S = 30.0
 
 
 class JobDrawer(QFrame):
@@ -27,6 +43,9 @@ class JobDrawer(QFrame):
         self._bridge = bridge
         self._job: JobView | None = None
         self._lines: list[tuple[float, str]] = []
+        self._chain: ChainJob | None = None
+        self._is_asking = False
+        self._asked: int | None = None
         self._lamp = Lamp(scale=1.2)
         self.state = label("", "title")
         self.note = label("", wrap=True, selectable=True)
@@ -75,6 +94,7 @@ class JobDrawer(QFrame):
             "settled": self.tr("Settled"),
             "unclaimed": self.tr("Unclaimed"),
             "earned": self.tr("Earned"),
+            "chain": self.tr("Local against chain"),
             "created": self.tr("First seen"),
         }
         for place, (name, text) in enumerate(names.items(), start=2):
@@ -108,7 +128,59 @@ class JobDrawer(QFrame):
         set_text(self.submit_reason, reason or claimed)
         if is_other:
             self.timeline.clear()
+            self._chain = None
             self._read_journal()
+            self._ask_chain()
+        self._show_chain()
+
+    def grow_older(self) -> None:
+        """Another second has passed: the comparison with the chain has an age, and is made anew when it is old."""
+        if self._job is None or not self.isVisible():
+            return
+        if self._chain is not None and time.time() - self._chain.read_at > _CHAIN_AGE_S:
+            self._ask_chain()
+        self._show_chain()
+
+    def _ask_chain(self) -> None:
+        node, job = self._bridge.node, self._job
+        if node is None or job is None or self._is_asking:
+            return
+        self._is_asking, self._asked = True, job.job_id
+        self._bridge.run(node.chain_job(job.job_id), done=self._take_chain).add_done_callback(self._end_asking)
+
+    def _take_chain(self, found: ChainJob) -> None:
+        if self._job is not None and self._job.job_id == found.job_id:
+            self._chain = found
+            self._show_chain()
+
+    def _end_asking(self, _: object) -> None:
+        if not shiboken6.isValid(self):
+            return
+        self._is_asking = False
+        if self._chain is None and self._job is not None and self.isVisible() and self._asked != self._job.job_id:
+            self._ask_chain()  # another job was opened meanwhile
+
+    def _show_chain(self) -> None:
+        job, found = self._job, self._chain
+        if job is None:
+            return
+        tone, text = Tone.QUIET, fmt.UNKNOWN
+        if found is not None and found.tokens is None:
+            text = self.tr("unknown: {why}, asked {age}").format(why=found.why, age=fmt.age(found.read_at))
+        elif found is not None and found.tokens is not None:
+            tone, word = self._compare(job, found.tokens)
+            text = self.tr("local {local} / chain {chain}: {word}, checked {age}").format(
+                local=fmt.count(job.claimed), chain=fmt.count(found.tokens), word=word, age=fmt.age(found.read_at)
+            )
+        set_text(self.values["chain"], text)
+        set_tone(self.values["chain"], tone)
+
+    def _compare(self, job: JobView, tokens: int) -> tuple[Tone, str]:
+        if tokens == job.claimed:
+            return Tone.OK, self.tr("matches")
+        if job.proven <= tokens < job.claimed:
+            return Tone.BUSY, self.tr("{tokens} on their way").format(tokens=fmt.count(job.claimed - tokens))
+        return Tone.WARNING, self.tr("differs")
 
     def refresh_if_about(self, job_ids: set[int]) -> None:
         """Read the timeline again if the job shown is among these."""

@@ -62,6 +62,7 @@ class JobsPage(Page):
         bridge.jobsChanged.connect(self._change_jobs)
         bridge.ratesChanged.connect(self.model.show_rates)
         bridge.journalChanged.connect(self.drawer.refresh_if_about)
+        bridge.tick.connect(self.drawer.grow_older)
         bridge.statusChanged.connect(self._show_status)
         self._replace_jobs(bridge.job_by_id)
         self._show_status(bridge.status)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 from PySide6.QtCore import QTimer, QUrl
 from PySide6.QtGui import QDesktopServices, QGuiApplication, QHideEvent, QShowEvent, QTextCursor
-from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QPlainTextEdit
+from PySide6.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLineEdit, QPlainTextEdit
 
+from fabstir_desktop.jobs.inspections import BundleText
 from fabstir_desktop.ui.bridge import Bridge
+from fabstir_desktop.ui.dialogs.bundle import BundlePreview
 from fabstir_desktop.ui.log_store import LogLine, LogStore
 from fabstir_desktop.ui.pages.page import Page
 from fabstir_desktop.ui.widgets.basics import button, label, row
@@ -28,7 +31,23 @@ class LogsPage(Page):
         self._last = 0
         self.folder_button = button(self.tr("Open folder"), self._open_folder, icon="folder")
         self.copy_button = button(self.tr("Copy what is shown"), self._copy, icon="copy")
-        layout = self.lay_out(self.tr("Logs"), self.copy_button, self.folder_button, scrolls=False)
+        self.bundle_button = button(self.tr("Diagnostic bundle…"), self.collect_bundle, icon="download")
+        tools = (self.bundle_button, self.copy_button, self.folder_button)
+        layout = self.lay_out(self.tr("Logs"), *tools, scrolls=False)
+        layout.addLayout(self._make_filters())
+        layout.addWidget(self._make_text(), 1)
+        note = label(self.tr("Keys, prompts and answers are never written to the log."), "muted")
+        layout.addWidget(note)
+        self._timer = QTimer(self)
+        self._timer.setInterval(_REFRESH_MS)
+        self._timer.timeout.connect(self.take_new)
+        for changed in (self.level.currentIndexChanged, self.component.currentIndexChanged):
+            changed.connect(lambda _: self.rebuild())
+        for field in (self.search, self.job):
+            field.textChanged.connect(lambda _: self.rebuild())
+        self.follow.toggled.connect(lambda _: self.take_new())
+
+    def _make_filters(self) -> QHBoxLayout:
         self.level = QComboBox()
         for text, level in (
             (self.tr("Errors"), logging.ERROR),
@@ -44,6 +63,11 @@ class LogsPage(Page):
         for name in _COMPONENTS:
             self.component.addItem(name, name)
         self.component.setAccessibleName(self.tr("Part"))
+        self.job = QLineEdit()
+        self.job.setPlaceholderText(self.tr("Job id"))
+        self.job.setAccessibleName(self.tr("Only lines about this job"))
+        self.job.setClearButtonEnabled(True)
+        self.job.setMaximumWidth(self.fontMetrics().averageCharWidth() * 20)
         self.search = QLineEdit()
         self.search.setPlaceholderText(self.tr("Find words, a job, a hash"))
         self.search.setAccessibleName(self.search.placeholderText())
@@ -53,9 +77,12 @@ class LogsPage(Page):
         line = row(
             label(self.tr("Level"), "muted"), self.level, label(self.tr("Part"), "muted"), self.component, spacing=10
         )
+        line.addWidget(self.job)
         line.addWidget(self.search, 1)
         line.addWidget(self.follow)
-        layout.addLayout(line)
+        return line
+
+    def _make_text(self) -> QPlainTextEdit:
         self.text = QPlainTextEdit()
         self.text.setReadOnly(True)
         self.text.setProperty("role", "mono")
@@ -63,15 +90,7 @@ class LogsPage(Page):
         self.text.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         self.text.setAccessibleName(self.tr("Log lines"))
         self.text.setPlaceholderText(self.tr("No lines yet at this level."))
-        layout.addWidget(self.text, 1)
-        note = label(self.tr("Keys, prompts and answers are never written to the log."), "muted")
-        layout.addWidget(note)
-        self._timer = QTimer(self)
-        self._timer.setInterval(_REFRESH_MS)
-        self._timer.timeout.connect(self.take_new)
-        for changed in (self.level.currentIndexChanged, self.component.currentIndexChanged, self.search.textChanged):
-            changed.connect(lambda _: self.rebuild())
-        self.follow.toggled.connect(lambda _: self.take_new())
+        return self.text
 
     def showEvent(self, event: QShowEvent) -> None:
         """Read lines only while someone looks."""
@@ -108,11 +127,23 @@ class LogsPage(Page):
 
     def _accepts(self, line: LogLine) -> bool:
         component, words = self.component.currentData(), self.search.text().strip().lower()
+        job = self.job.text().strip()
         return (
             line.level >= self.level.currentData()
             and (not component or line.component == component)
             and words in line.text.lower()
+            and (not job or re.search(rf"\bjob {re.escape(job)}\b", line.text, re.IGNORECASE) is not None)
         )
+
+    def collect_bundle(self) -> None:
+        """Put the diagnostic bundle together and show it before anything is written."""
+        if self.bridge.node is not None:
+            lines = [line.text for line in self._store.after(0)]
+            self.bridge.run(self.bridge.node.diagnostics(lines), done=self._preview, busy=self.bundle_button)
+
+    def _preview(self, texts: list[BundleText]) -> None:
+        self.preview = BundlePreview(self, texts, self.bridge)
+        self.preview.open()
 
     def _copy(self) -> None:
         QGuiApplication.clipboard().setText(self.text.toPlainText())

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from PySide6.QtCore import QCoreApplication
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QGridLayout, QLabel, QProgressBar, QStackedWidget, QWidget
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QProgressBar, QSpinBox, QStackedWidget, QWidget
 
-from fabstir_desktop.errors import FabstirError
 from fabstir_desktop.jobs.generation import EngineState, ModelInfo
+from fabstir_desktop.jobs.inspections import ModelOnDisk
 from fabstir_desktop.jobs.status import NodeStatus
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.bridge import Bridge
@@ -19,25 +17,15 @@ from fabstir_desktop.ui.dialogs.files import choose_file
 from fabstir_desktop.ui.models.keyed_table import Column, KeyedTableModel
 from fabstir_desktop.ui.models.sorting import ValueSortProxy
 from fabstir_desktop.ui.pages.page import Page
+from fabstir_desktop.ui.theme import colours
 from fabstir_desktop.ui.widgets.basics import Card, CopyField, EmptyState, badge, button, label, row, set_text, set_tone
 from fabstir_desktop.ui.widgets.tables import chosen_row, make_table
 from fabstir_desktop.ui.words import Tone
 
-if TYPE_CHECKING:
-    from fabstir_desktop.node import HostNode
+translate = QCoreApplication.translate
 
-_FILES_SHOWN = 200
-
-
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """A model file at hand. `detail` is what its header says, or why it cannot be used."""
-
-    path: Path
-    size_bytes: int
-    detail: str
-    is_usable: bool
-    is_loaded: bool
+_AUTOMATIC = -1
+_MOST_LAYERS = 1000
 
 
 class ModelsPage(Page):
@@ -53,9 +41,10 @@ class ModelsPage(Page):
         self.found = _FilesModel(self)
         self.proxy = ValueSortProxy(self)
         self.proxy.setSourceModel(self.found)
-        self.table = make_table(self.proxy, self.tr("Model files at hand"), (36, 12, 40, 12), stretch=2)
+        self.table = make_table(self.proxy, self.tr("Model files at hand"), (30, 9, 18, 38, 11), stretch=0)
         self.table.setMinimumHeight(self.fontMetrics().height() * 9)
-        self.load_button = button(self.tr("Load the chosen file"), self._load_chosen, icon="play")
+        self.load_button = button(self.tr("Try to load"), self._load_chosen, icon="play")
+        self.load_button.setToolTip(self.tr("Load the chosen file; how far it is and what fails is shown above."))
         self.load_button.setEnabled(False)
         self.table.selectionModel().selectionChanged.connect(lambda *_: self._choose_row())
         self.rescan_button = button(self.tr("Look again"), self.rescan, icon="refresh")
@@ -111,6 +100,8 @@ class ModelsPage(Page):
         grid.addWidget(self.hash, 4, 1)
         grid.addWidget(label(self.tr("File"), "muted"), 5, 0)
         grid.addWidget(self.path, 5, 1, 1, 3)
+        grid.addWidget(label(self.tr("GPU layers"), "muted"), 6, 0)
+        grid.addLayout(self._make_layers(), 6, 1, 1, 3)
         grid.setColumnStretch(1, 1)
         grid.setColumnStretch(3, 1)
         self.empty = EmptyState(
@@ -124,11 +115,38 @@ class ModelsPage(Page):
         self.body.addWidget(self.empty)
         self.card.body.addWidget(self.body)
 
+    def _make_layers(self) -> QHBoxLayout:
+        self.layers = QSpinBox()
+        self.layers.setRange(_AUTOMATIC, _MOST_LAYERS)
+        self.layers.setSpecialValueText(self.tr("As many as fit"))
+        self.layers.setAccessibleName(self.tr("Layers kept on the GPU"))
+        self.layers.setMinimumWidth(self.fontMetrics().averageCharWidth() * 22)
+        self.layers_button = button(self.tr("Store"), self._store_layers)
+        self.layers_note = label(self.tr("A change takes effect at the next start."), "muted")
+        self._is_layers_read = False
+        return row(self.layers, self.layers_button, self.layers_note, None)
+
+    def _store_layers(self) -> None:
+        node = self.bridge.node
+        if node is None:
+            return
+        chosen = self.layers.value()
+        done = self.tr("Stored. It takes effect at the next start.")
+        self.bridge.run(
+            node.save_setting("gpu_layers", None if chosen == _AUTOMATIC else chosen),
+            done=lambda _: self.bridge.noticed.emit(done),
+            busy=self.layers_button,
+        )
+
     # --- showing ------------------------------------------------------------------------------------------------------
 
     def _show_status(self, status: NodeStatus | None) -> None:
         if status is None:
             return
+        if not self._is_layers_read and self.bridge.node is not None:
+            self._is_layers_read = True
+            stored = self.bridge.node.settings.gpu_layers
+            self.layers.setValue(_AUTOMATIC if stored is None else stored)
         engine, model = status.engine, status.engine.model
         word, tone = self._state(engine.state)
         set_text(self.state_badge, word)
@@ -170,6 +188,8 @@ class ModelsPage(Page):
             }
         for name, text in texts.items():
             set_text(self.values[name], text)
+        is_partial = model is not None and 0 < model.gpu_layers < model.layer_count
+        set_tone(self.values["layers"], Tone.WARNING if is_partial else Tone.QUIET if model is None else Tone.OK)
         self.hash.show_value(model.sha256 if model else "")
         self.path.show_value(model.path if model else "")
 
@@ -197,26 +217,29 @@ class ModelsPage(Page):
         if node is None or status is None:
             return
         folders = [Path(status.data_dir) / "models"]
-        loaded = Path(status.engine.model.path) if status.engine.model else None
-        if loaded is not None:
-            folders.append(loaded.parent)
-        self.bridge.run(_find(node, folders, loaded), done=self._show_files, busy=self.rescan_button)
+        model = status.engine.model
+        if model is not None:
+            folders.append(Path(model.path).parent)
+        self.found.loaded = Path(model.path) if model is not None else None
+        self.bridge.run(node.list_models(folders), done=self._show_files, busy=self.rescan_button)
 
-    def _show_files(self, files: list[FoundFile]) -> None:
-        self.found.show({str(file.path): file for file in files})
+    def _show_files(self, files: list[ModelOnDisk]) -> None:
+        self.found.show({str(file.path or file.detail): file for file in files})
+        self.found.tell_changed([str(file.path or file.detail) for file in files])
         self.files.setCurrentIndex(1 if files else 0)
 
     def _choose_row(self) -> None:
-        file: FoundFile | None = chosen_row(self.table)
-        self.load_button.setEnabled(file is not None and file.is_usable and not file.is_loaded)
+        file: ModelOnDisk | None = chosen_row(self.table)
+        is_usable = file is not None and file.path is not None and file.path != self.found.loaded
+        self.load_button.setEnabled(is_usable)
 
     def choose(self) -> None:
         """Ask for a file and load it."""
         choose_file(self, self.tr("Choose a model"), self.tr("Models (*.gguf)"), self.load)
 
     def _load_chosen(self) -> None:
-        file: FoundFile | None = chosen_row(self.table)
-        if file is not None:
+        file: ModelOnDisk | None = chosen_row(self.table)
+        if file is not None and file.path is not None:
             self.load(file.path)
 
     def load(self, path: Path) -> None:
@@ -234,48 +257,47 @@ class ModelsPage(Page):
         self.bridge.run(node.load_model(path), done=loaded, busy=self.choose_button)
 
 
-async def _find(node: HostNode, folders: list[Path], loaded: Path | None) -> list[FoundFile]:
-    paths = await asyncio.to_thread(_list, folders)
-    found = []
-    for path, size_bytes in paths:
-        try:
-            header = await node.inspect_model(path)
-        except FabstirError as error:
-            found.append(FoundFile(path, size_bytes, str(error), is_usable=False, is_loaded=False))
-            continue
-        parts = [getattr(header, "architecture", ""), getattr(header, "quantisation", "")]
-        detail = " ".join(str(part) for part in parts if part)
-        found.append(FoundFile(path, size_bytes, detail, is_usable=True, is_loaded=path == loaded))
-    return found
+def _fit_text(file: ModelOnDisk) -> str:
+    if file.needed_bytes is None or file.free_bytes is None:
+        return fmt.UNKNOWN
+    text = (
+        translate("models", "Needs {needed}, {free} free: fits")
+        if file.fits
+        else translate("models", "Needs {needed}, {free} free: too large")
+    )
+    return text.format(needed=fmt.size(file.needed_bytes), free=fmt.size(file.free_bytes))
 
 
-def _list(folders: list[Path]) -> list[tuple[Path, int]]:
-    paths = {path.resolve() for folder in folders if folder.is_dir() for path in folder.glob("*.gguf")}
-    return [(path, path.stat().st_size) for path in sorted(paths)[:_FILES_SHOWN]]
-
-
-class _FilesModel(KeyedTableModel[FoundFile]):
-    """Model files by path."""
+class _FilesModel(KeyedTableModel[ModelOnDisk]):
+    """Model files by path; `loaded` is the path of the one that answers."""
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__((), parent)
+        self.loaded: Path | None = None
         self._columns = (
             Column(
-                self.tr("File"),
-                lambda file: file.path.name,
-                lambda file: file.path.name,
-                tip=lambda file: str(file.path),
+                self.tr("File"), lambda file: file.name, lambda file: file.name, tip=lambda file: str(file.path or "")
             ),
             Column(
-                self.tr("Size"), lambda file: fmt.size(file.size_bytes), lambda file: file.size_bytes, is_number=True
+                self.tr("Size"),
+                lambda file: fmt.size(file.size_bytes),
+                lambda file: file.size_bytes or 0,
+                is_number=True,
             ),
             Column(
                 self.tr("What it is"), lambda file: file.detail, lambda file: file.detail, tip=lambda file: file.detail
             ),
+            Column(
+                self.tr("Memory"),
+                _fit_text,
+                lambda file: file.needed_bytes or 0,
+                tip=_fit_text,
+                colour=lambda file: colours().tones[Tone.WARNING] if file.fits is False else None,
+            ),
             Column(self.tr("State"), self._state, self._state),
         )
 
-    def _state(self, file: FoundFile) -> str:
-        if file.is_loaded:
-            return self.tr("✓  Loaded")
-        return self.tr("○  At hand") if file.is_usable else self.tr("✕  Not usable")
+    def _state(self, file: ModelOnDisk) -> str:
+        if file.path is None:
+            return self.tr("✕  Not usable")
+        return self.tr("✓  Loaded") if file.path == self.loaded else self.tr("○  At hand")

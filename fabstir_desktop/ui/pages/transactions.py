@@ -36,9 +36,19 @@ class TransactionsPage(Page):
         super().__init__(bridge)
         self.copy_button = button(self.tr("Copy hash"), self.copy_hash, icon="copy")
         self.open_button = button(self.tr("Open in explorer"), self.open_in_explorer, icon="open")
+        self.speed_up_button = button(self.tr("Speed up"), self.speed_up, icon="play")
+        self.speed_up_button.setToolTip(
+            self.tr("Send the same claim again with an eighth more in fees and the same nonce: only one is ever mined.")
+        )
         self.recheck_button = button(self.tr("Check chain now"), self._recheck, icon="refresh")
         self.export_button = button(self.tr("Save as CSV…"), self._export, icon="download")
-        tools = (self.copy_button, self.open_button, self.recheck_button, self.export_button)
+        tools = (
+            self.speed_up_button,
+            self.copy_button,
+            self.open_button,
+            self.recheck_button,
+            self.export_button,
+        )
         layout = self.lay_out(self.tr("Transactions"), *tools, scrolls=False)
         self.model = TransactionsModel(self)
         self.proxy = ValueSortProxy(self)
@@ -71,6 +81,7 @@ class TransactionsPage(Page):
         copy.triggered.connect(lambda _checked=False: self.copy_hash())
         self.table.addAction(copy)
         bridge.transactionsChanged.connect(self._show)
+        bridge.transactionsChanged.connect(lambda _: self._choose())
         bridge.tick.connect(self.model.grow_older)
         self._show(bridge.transactions)
         self._choose()
@@ -119,6 +130,7 @@ class TransactionsPage(Page):
     def _choose(self) -> None:
         view: TransactionView | None = chosen_row(self.table)
         self.copy_button.setEnabled(view is not None)
+        self.speed_up_button.setEnabled(view is not None and _can_speed_up(view))
         self.open_button.setEnabled(view is not None and self._link(view) is not None)
         set_text(self.detail, self._describe(view) if view else self.tr("Choose a transaction to see all of it."))
 
@@ -153,6 +165,16 @@ class TransactionsPage(Page):
         if link is not None:
             QDesktopServices.openUrl(QUrl(link))
 
+    def speed_up(self) -> None:
+        """Offer a higher fee for the chosen claim."""
+        view: TransactionView | None = chosen_row(self.table)
+        if view is not None and self.bridge.node is not None:
+            done = self.tr("Sent again with a higher fee: {hash}")
+            self.bridge.run(
+                self.bridge.node.speed_up(view.tx_hash),
+                done=lambda made: self.bridge.noticed.emit(done.format(hash=fmt.short_hash(made))),
+            )
+
     def _open_menu(self, position: QPoint) -> None:
         view = chosen_row(self.table)
         if view is None:
@@ -162,6 +184,8 @@ class TransactionsPage(Page):
         menu.addAction(self.tr("Copy hash"), self.copy_hash)
         opening = menu.addAction(self.tr("Open in explorer"), self.open_in_explorer)
         opening.setEnabled(self._link(view) is not None)
+        faster = menu.addAction(self.tr("Speed up"), self.speed_up)
+        faster.setEnabled(_can_speed_up(view))
         for claim in view.claims:
             going = menu.addAction(self.tr("Show job {job}").format(job=fmt.short_job(claim.job_id)))
             wanted = str(claim.job_id)
@@ -180,6 +204,10 @@ class TransactionsPage(Page):
     def _export(self) -> None:
         text = write_csv(self.bridge.transactions)
         save_text(self, self.tr("Save the transactions"), "fabstir-transactions.csv", text, self.bridge)
+
+
+def _can_speed_up(view: TransactionView) -> bool:
+    return view.kind == "claim" and view.state in {"signed", "sent"}
 
 
 def write_csv(transactions: Iterable[TransactionView]) -> str:

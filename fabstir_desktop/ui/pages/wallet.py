@@ -8,17 +8,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import shiboken6
 from PySide6.QtCore import QUrl, Signal
 from PySide6.QtGui import QDesktopServices
-from PySide6.QtWidgets import QWidget
+from PySide6.QtWidgets import QFileDialog, QWidget
 
 from fabstir_desktop.jobs.status import KeySource, NodeStatus, WalletState, WalletStatus
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.bridge import Bridge
-from fabstir_desktop.ui.dialogs.prompts import HiddenEntry, TypedConfirmation
+from fabstir_desktop.ui.dialogs.files import ask_where
+from fabstir_desktop.ui.dialogs.prompts import HiddenEntry, SecretForm, TypedConfirmation
+from fabstir_desktop.ui.dialogs.secrets import ask_key_and_password, ask_new_password, ask_password, waiting_claims_text
 from fabstir_desktop.ui.pages.page import Page
 from fabstir_desktop.ui.widgets.basics import Card, CopyField, button, label, row, set_text
 from fabstir_desktop.ui.widgets.lamp import Lamp
@@ -86,6 +90,9 @@ class WalletPage(Page):
         self.key_word = label("", "title")
         self.key_detail = label("", "muted", wrap=True)
         self.import_button = button(self.tr("Import a key…"), self.import_key, kind="primary", icon="key")
+        self.file_button = button(self.tr("Keep it in an encrypted file…"), self.import_into_file, icon="lock")
+        self.password_button = button(self.tr("Unlock…"), self.unlock_file, kind="primary", icon="lock")
+        self.back_up_button = button(self.tr("Back up…"), self.back_up, icon="download")
         self.unlock_button = button(self.tr("Try again"), self._reload, icon="lock")
         self.keep_button = button(self.tr("Move it into the keyring"), self._keep_environment_key, icon="lock")
         self.replace_button = button(self.tr("Replace…"), self.replace_key, icon="key")
@@ -93,7 +100,16 @@ class WalletPage(Page):
         card.body.addLayout(row(self.key_lamp, self.key_word, None, spacing=10))
         card.body.addWidget(self.key_detail)
         self.key_actions = QWidget()
-        buttons = (self.import_button, self.unlock_button, self.keep_button, self.replace_button, self.remove_button)
+        buttons = (
+            self.import_button,
+            self.password_button,
+            self.unlock_button,
+            self.file_button,
+            self.keep_button,
+            self.back_up_button,
+            self.replace_button,
+            self.remove_button,
+        )
         self.key_actions.setLayout(row(*buttons, None))
         card.body.addWidget(self.key_actions)
         self.waiting_row = QWidget()
@@ -191,9 +207,16 @@ class WalletPage(Page):
         set_text(self.key_detail, explained)
         self.key_detail.setVisible(bool(explained))
         self.import_button.setVisible(wallet.state in {WalletState.NONE, WalletState.INVALID})
-        self.unlock_button.setVisible(wallet.state in {WalletState.LOCKED, WalletState.UNAVAILABLE})
-        self.replace_button.setVisible(is_ready)
-        self.remove_button.setVisible(is_ready)
+        is_locked_file = wallet.state is WalletState.LOCKED and wallet.source is KeySource.FILE
+        self.password_button.setVisible(is_locked_file)
+        self.unlock_button.setVisible(
+            wallet.state in {WalletState.LOCKED, WalletState.UNAVAILABLE} and not is_locked_file
+        )
+        self.file_button.setVisible(wallet.state is WalletState.UNAVAILABLE)
+        is_stored = is_ready and wallet.source is not KeySource.ENVIRONMENT
+        self.back_up_button.setVisible(is_ready and not self._is_demo)
+        self.replace_button.setVisible(is_stored)
+        self.remove_button.setVisible(is_stored)
         self.keep_button.setVisible(is_ready and wallet.source is KeySource.ENVIRONMENT and not self._is_demo)
 
     def _explorer(self, status: NodeStatus) -> str | None:
@@ -221,6 +244,29 @@ class WalletPage(Page):
         dialog.open()
         return dialog
 
+    def import_into_file(self) -> SecretForm:
+        """Ask for a key and a password: where no keyring answers, the key is kept in an encrypted file."""
+        text = self.tr(
+            "No keyring answers here, so the key is kept in an encrypted file of the data directory. "
+            "Its password is asked for after each start; nobody can recover it."
+        )
+        return ask_key_and_password(self, self.tr("Keep the key in an encrypted file"), text, self._store_in_file)
+
+    def unlock_file(self) -> SecretForm:
+        """Ask for the password of the encrypted file."""
+        return ask_password(self, self._unlock)
+
+    def back_up(self) -> QFileDialog:
+        """Ask where an encrypted copy of the key goes, then for its password."""
+        return ask_where(self, self.tr("Back up the key"), "fabstir-host-key.json", self._ask_backup_password)
+
+    def _ask_backup_password(self, path: Path) -> None:
+        text = self.tr(
+            "The copy is encrypted with a password of its own (Web3 keystore, version 3); wallets can import it. "
+            "The key itself is never shown."
+        )
+        ask_new_password(self, self.tr("Back up the key"), text, partial(self._back_up, path))
+
     def replace_key(self) -> TypedConfirmation:
         """Ask for another key, after the address's last characters were typed."""
         text = self.tr("Jobs that were opened for the present address can be claimed by its key only.")
@@ -237,11 +283,18 @@ class WalletPage(Page):
         asked = self.tr("Type the last {count} characters of the address ({ending}) to go on.").format(
             count=_TYPED_CHARACTERS, ending=ending
         )
-        dialog = TypedConfirmation(self, title, f"{text}\n\n{asked}", ending, confirmed, action=action)
+        claims = waiting_claims_text(self.bridge.transactions)
+        explained = "\n\n".join(part for part in (text, claims, asked) if part)
+        dialog = TypedConfirmation(self, title, explained, ending, confirmed, action=action)
         dialog.open()
         return dialog
 
     def _ask_replacement(self) -> None:
+        status = self.bridge.status
+        if status is not None and status.wallet.source is KeySource.FILE:
+            told = self.tr("The new key takes the place of the present one in the encrypted file.")
+            ask_key_and_password(self, self.tr("Replace the key"), told, self._store_in_file_instead)
+            return
         text = self.tr("Paste the new private key: 0x and 64 hexadecimal digits.")
         dialog = HiddenEntry(
             self, self.tr("Replace the key"), text, self._store_instead, action=self.tr("Replace the key")
@@ -255,6 +308,29 @@ class WalletPage(Page):
     def _store_instead(self, secret: str) -> None:
         if self.bridge.node is not None:
             self._wait(self.bridge.node.set_key(secret, replace=True))
+
+    def _store_in_file(self, secret: str, password: str) -> None:
+        if self.bridge.node is not None:
+            self._wait(self.bridge.node.set_key(secret, password=password))
+
+    def _store_in_file_instead(self, secret: str, password: str) -> None:
+        if self.bridge.node is not None:
+            self._wait(self.bridge.node.set_key(secret, replace=True, password=password))
+
+    def _unlock(self, password: str) -> None:
+        if self.bridge.node is not None:
+            self._wait(self.bridge.node.unlock_keystore(password))
+
+    def _back_up(self, path: Path, password: str) -> None:
+        if self.bridge.node is not None:
+            done = self.tr("The encrypted copy is at {path}").format(path=path)
+            self.error.setVisible(False)
+            self.bridge.run(
+                self.bridge.node.back_up_key(path, password),
+                done=lambda _: self.bridge.noticed.emit(done),
+                failed=self._fail,
+                busy=self.back_up_button,
+            )
 
     def _remove(self) -> None:
         if self.bridge.node is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from PySide6.QtCore import QModelIndex, QSortFilterProxyModel, Qt
+from PySide6.QtCore import QEvent, QModelIndex, QObject, QSortFilterProxyModel, Qt
 from PySide6.QtGui import QFont, QFontMetrics
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
@@ -37,9 +37,27 @@ def make_table(proxy: QSortFilterProxyModel, name: str, widths: Sequence[int], *
     for place, width in enumerate(widths):
         title = str(proxy.headerData(place, Qt.Orientation.Horizontal))
         table.setColumnWidth(place, max(width * character + 24, titles.horizontalAdvance(title) + 36))
+    table.installEventFilter(_RoomForTitles(table))
     header.setSectionResizeMode(stretch, QHeaderView.ResizeMode.Stretch)
     header.setMinimumSectionSize(character * 5)
     return table
+
+
+class _RoomForTitles(QObject):
+    """Widens columns whose title would be cut: the final font is known only when the table is shown."""
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Look when the table is shown or its style changes."""
+        if event.type() in {QEvent.Type.Show, QEvent.Type.StyleChange, QEvent.Type.FontChange} and isinstance(
+            watched, QTableView
+        ):
+            header = watched.horizontalHeader()
+            header.ensurePolished()
+            for place in range(header.count()):
+                needed = header.sectionSizeHint(place)
+                if header.sectionSize(place) < needed:
+                    header.resizeSection(place, needed)
+        return False
 
 
 def chosen_row(table: QTableView) -> Any:

@@ -1,0 +1,47 @@
+"""What looking closely found: a model file, a job on chain, the texts of a diagnostic bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOnDisk:
+    """A model file at hand. `detail` is what its header says, or why it cannot be used (then `path` and sizes are None).
+
+    `needed_bytes` is what it would take to serve it as the settings say, `free_bytes` what the machine has free now.
+    """
+
+    name: str
+    detail: str
+    path: Path | None = None
+    size_bytes: int | None = None
+    needed_bytes: int | None = None
+    free_bytes: int | None = None
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether it fits into what is free; None is unknown."""
+        if self.needed_bytes is None or self.free_bytes is None:
+            return None
+        return self.needed_bytes <= self.free_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChainJob:
+    """A job as its contract holds it: tokens paid for, or (None) why that is unknown. `read_at`: seconds since the epoch."""
+
+    job_id: int
+    tokens: int | None
+    why: str
+    read_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class BundleText:
+    """One file of a diagnostic bundle; `redactions` is how many places were blanked in it."""
+
+    name: str
+    text: str
+    redactions: int = 0
