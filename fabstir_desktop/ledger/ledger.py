@@ -170,6 +170,10 @@ class Ledger:
         """Slots of a sender in nonce order; all states if none is named."""
         return await self._engine.read(lambda db: slots.read_slots(db, self.venue.chain_id, sender, states))
 
+    async def senders(self, states: Sequence[SlotState] = ()) -> list[str]:
+        """Every address that signed transactions here, of any venue of the chain; only those with one in `states`."""
+        return await self._engine.read(lambda db: slots.read_senders(db, self.venue.chain_id, states))
+
     async def slot_of_claim(self, claim_id: int) -> Slot | None:
         """The slot a claim is bound to now."""
         return await self._engine.read(lambda db: slots.read_slot_of_claim(db, claim_id))

@@ -104,6 +104,17 @@ def read_next_nonce(db: apsw.Connection, chain_id: int, sender: str) -> int | No
     return None if highest is None else int(highest) + 1
 
 
+def read_senders(db: apsw.Connection, chain_id: int, states: Sequence[SlotState]) -> list[str]:
+    """Every address that signed something here."""
+    wanted = f" AND state IN ({','.join('?' * len(states))})" if states else ""
+    rows = fetch_rows(
+        db,
+        f"SELECT DISTINCT sender FROM slot WHERE chain_id = ?{wanted} ORDER BY sender",
+        (chain_id, *(state.value for state in states)),
+    )
+    return [sender for (sender,) in rows]
+
+
 def _slot(db: apsw.Connection, row: Sequence[Any]) -> Slot:
     slot_id, sender, nonce, kind, state, created_at, mined_hash, block_number, block_hash, succeeded, last_sent_at = row
     attempts = fetch_rows(

@@ -112,21 +112,25 @@ def _enter(connection: apsw.Connection, venue: Venue) -> int:
     """Note that a process uses the ledger for this venue; returns the venue's row."""
     with connection:
         connection.execute("UPDATE writer SET clean = 0")
-        connection.execute(
-            "INSERT INTO venue (chain_id, contract, interface) VALUES (?, ?, ?) "
-            "ON CONFLICT (chain_id, contract) DO UPDATE SET interface = excluded.interface",
-            (venue.chain_id, venue.contract, venue.interface),
-        )
         venue_id = find_venue(connection, venue)
+        if venue_id:
+            connection.execute("UPDATE venue SET interface = ? WHERE id = ?", (venue.interface, venue_id))
+        else:
+            key = (venue.chain_id, venue.contract, venue.interface)
+            connection.execute("INSERT INTO venue (chain_id, contract, interface) VALUES (?, ?, ?)", key)
+            venue_id = connection.last_insert_rowid()
         mend_activity(connection, venue_id)
         begin_running(connection)
     return venue_id
 
 
 def find_venue(connection: apsw.Connection, venue: Venue) -> int:
-    """The venue's row; 0, which no job has, if it was never used."""
+    """The venue's row, however its address is spelled; 0, which no job has, if it was never used."""
     key = (venue.chain_id, venue.contract)
-    return int(fetch_value(connection, "SELECT id FROM venue WHERE chain_id = ? AND contract = ?", key) or 0)
+    found = fetch_value(
+        connection, "SELECT id FROM venue WHERE chain_id = ? AND contract = ? COLLATE NOCASE ORDER BY id LIMIT 1", key
+    )
+    return int(found or 0)
 
 
 def last_venue(connection: apsw.Connection) -> Venue | None:

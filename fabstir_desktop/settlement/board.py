@@ -6,6 +6,7 @@ import logging
 
 from fabstir_desktop.errors import FabstirError
 from fabstir_desktop.feed import Feed
+from fabstir_desktop.jobs.claims import ClaimState
 from fabstir_desktop.jobs.events import ProblemCleared, ProblemRaised
 from fabstir_desktop.jobs.problems import Problem, ProblemList, Severity
 
@@ -63,3 +64,19 @@ class ProblemBoard:
     def standing(self) -> list[Problem]:
         """What is raised now, worst first."""
         return list(self._problems)
+
+
+def reverted_problem(job_id: int, tokens: int, plain: str, outcome: ClaimState) -> Problem:
+    """T02: a claim was mined and reverted."""
+    ends = {
+        ClaimState.WRITTEN_OFF: "They cannot be paid",
+        ClaimState.HELD: "They are kept and tried again",
+    }.get(outcome, "They are claimed again")
+    return Problem(
+        "T02",
+        Severity.WARNING,
+        f"The claim of {tokens} tokens for job {job_id} was refused on chain: {plain}. {ends}.",
+        "Open the job",
+        subject=str(job_id),
+        page="transactions",
+    )

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fabstir_desktop.errors import RpcUnreachable
+from fabstir_desktop.errors import RpcUnreachable, SignerLocked
 from fabstir_desktop.jobs.claims import Attempt, Claim, Slot, SlotState
 from fabstir_desktop.jobs.problems import Problem, Severity
 from fabstir_desktop.ledger.ledger import Ledger
@@ -30,7 +30,7 @@ from fabstir_desktop.settlement.fees import (
     first_offer,
     gas_limit_for,
 )
-from fabstir_desktop.wallet.signer import Signer, UnsignedTransaction
+from fabstir_desktop.wallet.signer import Signer, UnsignedTransaction, read_payload
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +82,13 @@ class _Market:
 
 
 class Outbox:
-    """Quote, sign, store, send for one sender on one chain."""
+    """Quote, sign, store, send for one sender on one chain. With an address for a signer it only sends what is stored."""
 
     def __init__(
         self,
         ledger: Ledger,
         client: ChainClient,
-        signer: Signer,
+        signer: Signer | str,
         board: ProblemBoard,
         *,
         chain_id: int,
@@ -119,7 +119,7 @@ class Outbox:
     @property
     def sender(self) -> str:
         """The address that sends."""
-        return self._signer.address
+        return self._signer if isinstance(self._signer, str) else self._signer.address
 
     async def quote(self, to: str, calldata: bytes, *, reverts: int = 0) -> Quote:
         """Estimate gas and fees and see that they can be paid beside what is on its way.
@@ -185,19 +185,19 @@ class Outbox:
         """The slot is closed."""
         self._sending.pop(slot.slot_id, None)
 
-    async def bump_if_it_helps(self, to: str, calldata: bytes, slot: Slot) -> Slot:
-        """Store a dearer attempt of the same nonce and calldata where waiting is a matter of price; returns the slot."""
-        sending = self._sending_of(slot)
-        if not bump_due(self._clock() - sending.attempt_since, len(slot.attempts), self._resend_s):
+    async def bump_if_it_helps(self, slot: Slot) -> Slot:
+        """Store a dearer attempt of the same nonce and payload where waiting is a matter of price; returns the slot."""
+        waited_s = self._clock() - self._sending_of(slot).attempt_since
+        if isinstance(self._signer, str) or not bump_due(waited_s, len(slot.attempts), self._resend_s):
             return slot
         market = (await self._read_market()).market
         newest = slot.attempts[-1]
         offer = FeeOffer(newest.max_fee_per_gas_wei, newest.max_priority_fee_per_gas_wei)
         if market is None or not bump_helps(offer, market):
             return slot
-        return await self.bump(to, calldata, slot, market)
+        return await self.bump(slot, market)
 
-    async def bump(self, to: str, calldata: bytes, slot: Slot, market: FeeMarket, *, minimum_tip_wei: int = 0) -> Slot:
+    async def bump(self, slot: Slot, market: FeeMarket, *, minimum_tip_wei: int = 0) -> Slot:
         """Sign and store a replacement; the slot as it was if the cap or the balance does not allow one."""
         newest = slot.attempts[-1]
         offer = FeeOffer(newest.max_fee_per_gas_wei, newest.max_priority_fee_per_gas_wei)
@@ -206,7 +206,7 @@ class Outbox:
         if dearer is None:
             self._board.raise_(_too_dear_problem(market, self._fee_cap_wei))
             return slot
-        attempt = await self._sign(to, calldata, slot.nonce, newest.gas_limit, dearer)
+        attempt = await self._sign(*read_payload(newest.raw), slot.nonce, newest.gas_limit, dearer)
         changed = await self._ledger.add_attempt(slot.slot_id, attempt)
         sending = self._sending_of(changed)
         sending.next_at, sending.attempt_since, sending.accepted = 0.0, self._clock(), False
@@ -250,6 +250,8 @@ class Outbox:
         return max(ours, chain_count)
 
     async def _sign(self, to: str, calldata: bytes, nonce: int, gas_limit: int, offer: FeeOffer) -> Attempt:
+        if isinstance(self._signer, str):
+            raise SignerLocked(f"the key of {self._signer} is not here; nothing was signed")
         signed = await self._signer.sign_transaction(
             UnsignedTransaction(
                 chain_id=self._chain_id,

@@ -29,7 +29,10 @@ CHUNKS_PER_POLL = 25
 
 
 class PaymentReader:
-    """Reads the payments of one host."""
+    """Reads the payments of every address that ever signed here, and of the key in use.
+
+    One cursor serves all: while one key is in use, payments to another may arrive.
+    """
 
     def __init__(
         self,
@@ -38,7 +41,7 @@ class PaymentReader:
         contract: SettlementContract,
         feed: Feed,
         *,
-        host: str,
+        host: str | None,
         confirmations: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -81,12 +84,15 @@ class PaymentReader:
     async def _read(self, head: BlockRef) -> int:
         last = head.number - self._confirmations + 1
         first = await self._first_block(head)
+        topics = await self._topics()
+        if not topics:
+            return 0  # nobody ever signed here, and there is no key
         found = 0
         for _ in range(CHUNKS_PER_POLL):
             if first > last:
                 break
             end = min(last, first + self._chunk - 1)
-            payments = await self._chunk_of(first, end)
+            payments = await self._chunk_of(topics, first, end)
             if payments is None:
                 continue
             block = head if end == head.number else await self._client.block(end)
@@ -115,12 +121,18 @@ class PaymentReader:
         self._feed.publish(EarningsChanged())
         return max(0, final + 1 - OVERLAP_BLOCKS)
 
-    async def _chunk_of(self, first: int, last: int) -> list[Payment] | None:
+    async def _topics(self) -> list[list[bytes] | None]:
+        hosts = dict.fromkeys([*([self._host] if self._host else []), *await self._ledger.senders()])
+        choices = [self._contract.payment_topics(host) for host in hosts]
+        return [
+            None if None in place else list(dict.fromkeys(topic for one in place if one for topic in one))
+            for place in zip(*choices, strict=True)
+        ]
+
+    async def _chunk_of(self, topics: list[list[bytes] | None], first: int, last: int) -> list[Payment] | None:
         """Payments in a range; None if the node refused it: then the next range is half as long."""
         try:
-            logs = await self._client.logs(
-                self._contract.address, self._contract.payment_topics(self._host), first, last
-            )
+            logs = await self._client.logs(self._contract.address, topics, first, last)
         except RpcRefused:
             if first == last:
                 raise

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fabstir_desktop.errors import CallReverted, ChainError
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.claims import Claim, ClaimState, MinedFact, Payment, Slot, SlotState
 from fabstir_desktop.jobs.events import ClaimChanged, JobChanged, TransactionChanged
-from fabstir_desktop.jobs.problems import Problem, Severity
 from fabstir_desktop.ledger.ledger import Ledger
-from fabstir_desktop.settlement.board import ProblemBoard
+from fabstir_desktop.settlement.board import ProblemBoard, reverted_problem
 from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient, Receipt
 from fabstir_desktop.settlement.contracts.base import Refusal, RefusalKind, SettlementContract
 from fabstir_desktop.settlement.outbox import Outbox
+from fabstir_desktop.wallet.signer import read_payload
 
 log = logging.getLogger(__name__)
 
 PARALLEL_READS = 16
+SILENCE_LIMIT_S = 600.0
+"""So long an endpoint that does not answer may hold up a claim whose nonce another transaction has used."""
 OUTCOMES: dict[RefusalKind, ClaimState] = {
     RefusalKind.CLOSED: ClaimState.WRITTEN_OFF,
     RefusalKind.REPLAYED: ClaimState.VOID,
@@ -59,6 +62,7 @@ class Reconciler:
         feed: Feed,
         *,
         confirmations: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._client = client
@@ -67,8 +71,11 @@ class Reconciler:
         self._board = board
         self._feed = feed
         self._confirmations = confirmations
+        self._clock = clock
         self._reads = asyncio.Semaphore(PARALLEL_READS)
         self._unknown_since: dict[int, float] = {}
+        """Slots whose nonce is spent and whose receipt nobody has, with the time of the first such look."""
+        self._silence_limit_s = SILENCE_LIMIT_S
         self._progress = Progress()
         """What was found and not yet handed over."""
 
@@ -191,8 +198,8 @@ class Reconciler:
 
     async def _send_again(self, slot: Slot) -> None:
         claims = [await self._ledger.claim(claim_id) for claim_id in slot.claim_ids]
-        if claims and slot.kind == "claim":
-            slot = await self._outbox.bump_if_it_helps(self._contract.address, claims[0].calldata, slot)
+        if not self._is_elsewhere(slot):
+            slot = await self._outbox.bump_if_it_helps(slot)
         if not self._outbox.resend_due(slot):
             return
         was_accepted = self._outbox.is_accepted(slot)
@@ -223,7 +230,8 @@ class Reconciler:
         if spender is None or spender.tx_hash in {attempt.tx_hash for attempt in slot.attempts}:
             return
         self._outbox.foreign_use(slot.nonce)
-        tag = "safe" if await self._replay_is_refused(slot) else "finalized"
+        is_guarded = not self._is_elsewhere(slot) and await self._replay_is_refused(slot)
+        tag = "safe" if is_guarded else "finalized"
         if number > await self._client.settled_number(tag, head):
             return  # it could still be reorganised away, and ours be mined after all
         log.warning(
@@ -237,10 +245,14 @@ class Reconciler:
         progress.jobs.update(await self._job_ids(slot))
 
     async def _is_anywhere(self, slot: Slot) -> bool:
-        """Whether any endpoint has a receipt of ours, or could not be asked."""
+        """Whether any endpoint has a receipt of ours, or could not be asked; one that is silent for long does not count."""
+        is_patient = self._clock() - self._unknown_since.setdefault(slot.slot_id, self._clock()) < self._silence_limit_s
         for attempt in slot.attempts:
             answers = await self._client.receipts_everywhere(attempt.tx_hash)
-            if any(answer is not None for answer in answers):
+            silent = [answer for answer in answers if isinstance(answer, ChainError)]
+            if any(isinstance(answer, Receipt) for answer in answers) or len(silent) == len(answers):
+                return True
+            if silent and is_patient:
                 return True
         return False
 
@@ -267,6 +279,12 @@ class Reconciler:
                 return False
         return True
 
+    def _is_elsewhere(self, slot: Slot) -> bool:
+        """Whether it goes to another contract than the one set now, which can judge nothing of it and must not get it:
+        it is sent and waited for as it is, and a revert is judged when its contract is set again."""
+        to, _ = read_payload(slot.attempts[0].raw)
+        return to.lower() != self._contract.address.lower()
+
     # --- depth ------------------------------------------------------------------------------------------------------
 
     async def _deepen(self, head: BlockRef, progress: Progress) -> None:
@@ -277,10 +295,14 @@ class Reconciler:
                 await self._confirm(slot, progress)
             elif not slot.claim_ids:
                 await self._ledger.mark_confirmed(slot.slot_id)  # a completion that came too early: it is made again
-            elif await self._has_bound_claims(slot):
+            elif not self._is_elsewhere(slot) and await self._has_bound_claims(slot):
                 await self._settle_revert(slot, head, progress)
 
     async def _confirm(self, slot: Slot, progress: Progress) -> None:
+        if self._is_elsewhere(slot):
+            await self._ledger.mark_confirmed(slot.slot_id)
+            self._outbox.forget(slot)
+            return
         payments: list[Payment] = []
         tx_hash = slot.mined_hash or slot.attempts[-1].tx_hash
         receipt = await self._client.receipt(tx_hash)
@@ -371,19 +393,3 @@ class Reconciler:
 
     async def _job_ids(self, slot: Slot) -> set[int]:
         return {(await self._ledger.claim(claim_id)).job_id for claim_id in slot.claim_ids}
-
-
-def reverted_problem(job_id: int, tokens: int, plain: str, outcome: ClaimState) -> Problem:
-    """T02."""
-    ends = {
-        ClaimState.WRITTEN_OFF: "They cannot be paid",
-        ClaimState.HELD: "They are kept and tried again",
-    }.get(outcome, "They are claimed again")
-    return Problem(
-        "T02",
-        Severity.WARNING,
-        f"The claim of {tokens} tokens for job {job_id} was refused on chain: {plain}. {ends}.",
-        "Open the job",
-        subject=str(job_id),
-        page="transactions",
-    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settings import Settings
+from fabstir_desktop.settlement.announce import ConfirmedAnnouncer
 from fabstir_desktop.settlement.board import ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.checkpoint_manager import CheckpointManager, ManagerParts
@@ -15,6 +17,7 @@ from fabstir_desktop.settlement.claimer import Claimer
 from fabstir_desktop.settlement.completer import Completer
 from fabstir_desktop.settlement.contracts.base import SettlementContract
 from fabstir_desktop.settlement.fees import GWEI
+from fabstir_desktop.settlement.follower import Follower
 from fabstir_desktop.settlement.monitor import ChainMonitor
 from fabstir_desktop.settlement.outbox import Outbox
 from fabstir_desktop.settlement.payments import PaymentReader
@@ -68,12 +71,35 @@ def _make_parts(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> Manage
         claimer=Claimer(*common, signer, outbox, proofs, board, feed, threshold_tokens=threshold),
         reconciler=Reconciler(*common, outbox, board, feed, confirmations=confirmations),
         payments=PaymentReader(*common, feed, host=signer.address, confirmations=confirmations),
+        announcer=ConfirmedAnnouncer(ledger, contract, board, feed),
         recovery=Recovery(ledger, contract, board, feed, host=signer.address),
         completer=Completer(*common, outbox, board, feed, has_session=tracker.has_session, poll_s=poll_s),
     )
 
 
-def _make_outbox(wiring: Wiring, signer: Signer) -> Outbox:
+def make_follower(wiring: Wiring, tracker: TokenTracker, managed_sender: Callable[[], str | None]) -> Follower:
+    """Who looks after what other keys than the manager's have signed; not started yet."""
+    ledger, feed, board, contract = wiring.ledger, wiring.feed, wiring.board, wiring.contract
+    common = (ledger, wiring.client, contract)
+    confirmations, monitor = wiring.settings.confirmations, wiring.monitor
+
+    def reconciler_of(sender: str) -> Reconciler:
+        return Reconciler(*common, _make_outbox(wiring, sender), board, feed, confirmations=confirmations)
+
+    return Follower(
+        ledger,
+        feed,
+        PaymentReader(*common, feed, host=None, confirmations=confirmations),
+        ConfirmedAnnouncer(ledger, contract, board, feed),
+        reconciler_of=reconciler_of,
+        managed_sender=managed_sender,
+        is_ready=lambda: monitor.is_ready,
+        on_account=tracker.note_account,
+        poll_s=wiring.settings.settlement_poll_seconds,
+    )
+
+
+def _make_outbox(wiring: Wiring, signer: Signer | str) -> Outbox:
     monitor = wiring.monitor
     return Outbox(
         wiring.ledger,

@@ -155,6 +155,15 @@ class Signer:
         return f"Signer({self.address}, chain {self._chain_id})"
 
 
+def read_payload(raw: bytes) -> tuple[str, bytes]:
+    """Receiver and calldata of a signed transaction of ours, so that a replacement carries the very same."""
+    from eth_account.typed_transactions.typed_transaction import TypedTransaction  # noqa: PLC0415 - slow to import
+    from hexbytes import HexBytes  # noqa: PLC0415
+
+    fields = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
+    return to_checksum_address("0x" + bytes(fields["to"]).hex()), bytes(fields["data"])
+
+
 def keccak256(data: bytes) -> bytes:
     """The hash of Ethereum, 32 bytes."""
     from eth_utils.crypto import keccak  # noqa: PLC0415 - slow to import
