@@ -140,7 +140,7 @@ class Answering:
             self._check_free_use(request)
             return
         admission = self._accountant.admit(
-            request.job_id, request.session.session_id, request.peer.address, request.prompt.max_tokens
+            request.job_id, request.session.account_name, request.peer.address, request.prompt.max_tokens
         )
         run.ticket = await self._unless_cancelled(run, admission, self._take_back)
         if not self._admitted(request):

@@ -270,7 +270,7 @@ class ApiServer:
 
     def _end_session(self, session: Session) -> None:
         self._announcer.jobs_released(session.jobs)
-        self._tasks.start(self._settle(session.session_id), f"end of session {session.session_id}")
+        self._tasks.start(self._settle(session.account_name), f"end of session {session.session_id}")
 
     async def _settle(self, session_id: str) -> None:
         try:

@@ -46,6 +46,7 @@ from fabstir_desktop.server.session import (
     RequestState,
     Session,
     SessionKey,
+    take_name,
 )
 
 CLOSE_NORMAL = 1000
@@ -82,6 +83,7 @@ class Protocol:
         self._live: dict[str, PromptRequest] = {}
         self._pins: dict[int, tuple[str, set[Session]]] = {}
         self._watchers: dict[int, set[int]] = {}
+        self._names: set[str] = set()
         self._socket_ids = itertools.count(1)
 
     # --- what may be asked ------------------------------------------------------------------------------------------
@@ -345,7 +347,7 @@ class Protocol:
             raise Refusal("BUSY", "too many sessions on one connection", retry_after_s=30)
         if len(self._sessions) >= self._limits.sessions:
             raise Refusal("BUSY", "this host has too many sessions", retry_after_s=30)
-        session = Session(key, is_named, now_s, used_at_s=now_s)
+        session = Session(key, is_named, now_s, used_at_s=now_s, account_name=take_name(key.session_id, self._names))
         session.sockets.add(socket.socket_id)
         socket.sessions.add(session)
         self._sessions[key] = session
@@ -354,9 +356,7 @@ class Protocol:
     @staticmethod
     def _is_worth_keeping(session: Session) -> bool:
         """Whether a session without sockets waits for its client: only if there is something to come back to."""
-        if not session.is_named:
-            return False
-        return bool(session.jobs) or bool(session.conversation)
+        return session.is_named and bool(session.jobs or session.conversation)
 
     def _start(self, session: Session) -> list[Action]:
         request = session.running = session.waiting.popleft()
@@ -391,6 +391,7 @@ class Protocol:
 
     def _finish(self, session: Session) -> list[Action]:
         """Nothing of the session runs any more: let go of its jobs."""
+        self._names.discard(session.account_name)
         for job_id in session.jobs:
             _, sessions = self._pins[job_id]
             sessions.discard(session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain, count
 from typing import Final
 
 from fabstir_desktop.jobs.generation import Message
@@ -142,6 +143,8 @@ class Session:
     used_at_s: float = 0.0
     deserted_at_s: float | None = None
     """Since when it has no socket."""
+    account_name: str = ""
+    """What its tokens are counted under: the session id, unless another session in use has the same."""
     is_over: bool = False
 
     @property
@@ -166,3 +169,12 @@ class Session:
         if request.prompt.context is not None:
             self.conversation.replace(request.prompt.context)
         self.conversation.add(request.prompt.text, answer)
+
+
+def take_name(session_id: str, taken: set[str]) -> str:
+    """A name, from now on taken, for the account of a session. Ids are chosen by clients: the end of one session must not be taken for the
+    end of another's."""
+    numbered = (f"{session_id} ({number})" for number in count(2))
+    name = next(name for name in chain((session_id,), numbered) if name not in taken)
+    taken.add(name)
+    return name
