@@ -172,8 +172,10 @@ class Session:
 
 
 def take_name(session_id: str, taken: set[str]) -> str:
-    """A name, from now on taken, for the account of a session. Ids are chosen by clients: the end of one session must not be taken for the
-    end of another's."""
+    """A name for the account of a session, from now on taken.
+
+    Ids are chosen by clients: the end of one session must not be taken for the end of another's.
+    """
     numbered = (f"{session_id} ({number})" for number in count(2))
     name = next(name for name in chain((session_id,), numbered) if name not in taken)
     taken.add(name)
