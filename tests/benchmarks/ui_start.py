@@ -21,8 +21,8 @@ sys.path[:0] = [str(TESTS), str(TESTS / "ui")]
 import psutil  # noqa: E402 - after the path was set
 from desk import WINDOW, Desk  # noqa: E402
 
-SETTLE_S = 3.0
-WATCH_S = 1.0
+SETTLE_S = 5.0
+WATCH_S = 10.0
 LIMIT_S = 60.0
 MB = 1 << 20
 
