@@ -34,6 +34,7 @@ from fabstir_desktop.ui.wizard import needs_first_steps
 
 if TYPE_CHECKING:
     from fabstir_desktop.demo import Demo
+    from fabstir_desktop.habits import Habits
     from fabstir_desktop.node import HostNode
     from fabstir_desktop.server.control import ControlServer
 
@@ -103,6 +104,7 @@ class DesktopApp:
         self._demo: Demo | None = None
         self._node: HostNode | None = None
         self._control: ControlServer | None = None
+        self._habits: Habits | None = None
         self._log_writer: LogWriter | None = None
         self._store = LogStore()
         self._theme = Theme(app, settings.appearance)
@@ -176,6 +178,7 @@ class DesktopApp:
         await asyncio.to_thread(importlib.import_module, "fabstir_desktop.control")
         await asyncio.to_thread(importlib.import_module, "fabstir_desktop.demo" if self._is_demo else "numpy")
         from fabstir_desktop.control import serve_control  # noqa: PLC0415
+        from fabstir_desktop.habits import Habits  # noqa: PLC0415
         from fabstir_desktop.node import HostNode  # noqa: PLC0415
 
         settings = await self._final_settings()
@@ -185,6 +188,8 @@ class DesktopApp:
         node.on_raise_window = self.window.bring_up
         node.on_quit = self.end
         await node.start()
+        self._habits = Habits(node)
+        self._habits.start()
         self._control = await serve_control(node)
         self.bridge.attach(node)
         if not self._is_demo:
@@ -218,6 +223,8 @@ class DesktopApp:
         self.window.remember_place()
         self.window.hide()
         await self.bridge.close()
+        if self._habits is not None:
+            await self._habits.stop()
         if self._control is not None:
             await self._control.stop()
         if self._node is not None:

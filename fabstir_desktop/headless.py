@@ -14,6 +14,7 @@ from typing import Any
 from fabstir_desktop.control import serve_control
 from fabstir_desktop.demo import SAMPLE_MAX_TOKENS, SAMPLE_PROMPT, Demo, start_demo
 from fabstir_desktop.errors import EnvironmentFault, FabstirError
+from fabstir_desktop.habits import Habits
 from fabstir_desktop.jobs.generation import EngineState
 from fabstir_desktop.jobs.views import JobView
 from fabstir_desktop.logs import start_logging
@@ -70,14 +71,16 @@ async def _running_node(
     node = HostNode(settings, overrides=overrides, demo=world is not None)
     node.on_quit = stopping.set
     _stop_on_signals(stopping)
-    control = None
+    control, habits = None, Habits(node)
     try:
         await node.start()
+        habits.start()
         control = await serve_control(node)
         if node.status.server.url is None:
             raise EnvironmentFault(node.status.server.detail)
         yield node
     finally:
+        await habits.stop()
         if control is not None:
             await control.stop()
         await node.stop(STOP_TIMEOUT_S)

@@ -78,6 +78,7 @@ class HostNode:
         self._problems = ProblemList()
         self._state = ServingState.STOPPED
         self._resume_at: float | None = None
+        self.pause_reason = ""
         self._loop_lag_ms = 0.0
         self._tasks = OwnTasks()
         self._ledger: Ledger | None = None
@@ -124,8 +125,9 @@ class HostNode:
             await self._ledger.close()
         self._set_state(ServingState.STOPPED)
 
-    async def pause(self, duration_s: float | None = None) -> None:
-        """Take no new prompts; running ones end. With a duration it resumes by itself."""
+    async def pause(self, duration_s: float | None = None, *, reason: str = "") -> None:
+        """Take no new prompts; running ones end. With a duration it resumes by itself. `reason`: nobody asked by hand."""
+        self.pause_reason = reason
         self._resume_at = time.time() + duration_s if duration_s is not None else None
         if self._server is not None:
             self._server.pause()
@@ -133,7 +135,7 @@ class HostNode:
 
     async def resume(self) -> None:
         """Take prompts again."""
-        self._resume_at = None
+        self._resume_at, self.pause_reason = None, ""
         if self._server is not None:
             self._server.resume()
         self._set_state(ServingState.SERVING)
@@ -154,6 +156,7 @@ class HostNode:
             active_requests=server.status.active_requests,
             problems=self.problems,
             resume_clock=clock,
+            pause_reason=self.pause_reason,
         )
         return NodeStatus(
             version=__version__,
@@ -169,6 +172,11 @@ class HostNode:
             data_dir=str(self.settings.data_dir),
             demo=self.demo,
         )
+
+    @property
+    def serving_state(self) -> ServingState:
+        """Whether prompts are taken."""
+        return self._state
 
     @property
     def problems(self) -> Sequence[Problem]:

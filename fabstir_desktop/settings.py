@@ -29,6 +29,7 @@ from fabstir_desktop.errors import SettingError
 
 SETTINGS_FILE = "settings.toml"
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+_HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 RESTART = "at the next start"
 NOW = "at once"
 
@@ -94,12 +95,19 @@ class Settings(BaseSettings):
         (), "Addresses of reverse proxies whose X-Forwarded-For is believed, comma separated."
     )
     public_url: str | None = _setting(
-        None, "Address under which clients reach this host, such as wss://host.example.org; its name is accepted in requests."
+        None,
+        "Address under which clients reach this host, such as wss://host.example.org; its name is accepted in requests.",
     )
     max_connections: int = _setting(256, "Connections at the same time.", ge=1, le=100_000)
     free_use: Literal["loopback", "everyone", "nobody"] = _setting(
         "loopback", "Who may send prompts without a job (they earn nothing)."
     )
+
+    serving_hours: Annotated[tuple[str, ...], NoDecode] = _setting(
+        (),
+        "Hours of the day to serve in, such as 22:00-07:00, comma separated; empty: always. The host pauses outside.",
+    )
+    pause_on_battery: bool = _setting(False, "Pause while the computer runs on battery.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting("INFO", "How much is logged.")
     close_action: Literal["ask", "tray", "quit"] = _setting("ask", "What closing the window does.", NOW)
@@ -108,7 +116,7 @@ class Settings(BaseSettings):
         "system", "Light or dark; system follows the desktop.", NOW
     )
 
-    @field_validator("rpc_url", "api_origins", "trusted_proxies", mode="before")
+    @field_validator("rpc_url", "api_origins", "trusted_proxies", "serving_hours", mode="before")
     @classmethod
     def _split_list(cls, value: object) -> object:
         if isinstance(value, str):
@@ -123,6 +131,13 @@ class Settings(BaseSettings):
         if any(not url.startswith(("http://", "https://")) for url in urls):
             raise ValueError("each URL must start with http:// or https://")
         return urls
+
+    @field_validator("serving_hours")
+    @classmethod
+    def _check_hours(cls, spans: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not _HOURS.fullmatch(span) for span in spans):
+            raise ValueError("spans of the day such as 22:00-07:00, comma separated")
+        return spans
 
     @field_validator("engine_url")
     @classmethod

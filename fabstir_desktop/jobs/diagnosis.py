@@ -95,6 +95,7 @@ def describe_state(
     active_requests: int,
     problems: Sequence[Problem],
     resume_clock: str | None = None,
+    pause_reason: str = "",
 ) -> str:
     """One line for strip, tray and scripts: what the host does now."""
     match state:
@@ -105,9 +106,14 @@ def describe_state(
         case ServingState.DRAINING:
             return f"Finishing {_count(active_requests, 'request')}, then stopping"
         case ServingState.PAUSED:
-            return f"Paused until {resume_clock}" if resume_clock else "Paused until you resume"
+            return _describe_pause(resume_clock, pause_reason)
         case ServingState.SERVING:
             return _describe_serving(engine, submitting, active_requests, problems)
+
+
+def _describe_pause(resume_clock: str | None, reason: str) -> str:
+    until = f"Paused until {resume_clock}" if resume_clock else "Paused" if reason else "Paused until you resume"
+    return f"{until}: {reason}" if reason else until
 
 
 def _describe_serving(engine: EngineStatus, submitting: bool, active_requests: int, problems: Sequence[Problem]) -> str:

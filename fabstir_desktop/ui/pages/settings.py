@@ -72,6 +72,7 @@ class SettingsPage(Page):
                     "session_idle_seconds",
                 ],
             ),
+            (self.tr("WHEN TO SERVE"), ["serving_hours", "pause_on_battery"]),
             (
                 self.tr("CLAIMS"),
                 [
@@ -110,6 +111,8 @@ class SettingsPage(Page):
             "free_use": self.tr("Prompts without a job"),
             "session_grace_seconds": self.tr("Time to reconnect (seconds)"),
             "session_idle_seconds": self.tr("Idle session ends after (seconds)"),
+            "serving_hours": self.tr("Serving hours"),
+            "pause_on_battery": self.tr("Pause on battery"),
             "checkpoint_threshold": self.tr("Tokens a checkpoint"),
             "confirmations": self.tr("Confirmations"),
             "max_fee_gwei": self.tr("Fee cap (gwei)"),

@@ -1,0 +1,114 @@
+"""Pauses that nobody asks for by hand: outside the serving hours, and while the computer runs on battery.
+
+What the host does by hand is stronger: a pause by hand stays, and who resumes during an automatic pause is not paused again
+for the same cause until that cause has ended once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+import psutil
+
+from fabstir_desktop.errors import FabstirError
+from fabstir_desktop.jobs.serving_hours import PauseCause, decide_pause, parse_serving_hours
+from fabstir_desktop.jobs.status import ServingState
+from fabstir_desktop.settings import Settings
+from fabstir_desktop.tasks import OwnTasks
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 5.0
+
+
+class PausableNode(Protocol):
+    """What is needed of the node."""
+
+    settings: Settings
+
+    @property
+    def serving_state(self) -> ServingState:
+        """Whether prompts are taken."""
+        ...
+
+    @property
+    def pause_reason(self) -> str:
+        """Why it pauses by itself; empty if it does not."""
+        ...
+
+    async def pause(self, duration_s: float | None = None, *, reason: str = "") -> None:
+        """Take no new prompts."""
+        ...
+
+    async def resume(self) -> None:
+        """Take prompts again."""
+        ...
+
+
+def is_on_battery() -> bool:
+    """Whether the computer draws from its battery; False where there is none or nothing tells."""
+    look = getattr(psutil, "sensors_battery", None)
+    try:
+        battery = look() if look is not None else None
+    except (OSError, RuntimeError, NotImplementedError):
+        return False
+    return battery is not None and battery.power_plugged is False
+
+
+class Habits:
+    """Pauses and resumes the node as its settings say."""
+
+    def __init__(
+        self,
+        node: PausableNode,
+        *,
+        on_battery: Callable[[], bool] = is_on_battery,
+        now: Callable[[], datetime] = datetime.now,
+        look_s: float = LOOK_S,
+    ) -> None:
+        self._node = node
+        self._on_battery = on_battery
+        self._now = now
+        self._look_s = look_s
+        self._hours = parse_serving_hours(node.settings.serving_hours)
+        self._cause: PauseCause | None = None
+        self._tasks = OwnTasks()
+
+    def start(self) -> None:
+        """Begin to look, if a setting asks for it."""
+        if self._hours or self._node.settings.pause_on_battery:
+            self._tasks.start(self._keep_looking(), "habits")
+
+    async def stop(self) -> None:
+        """Look no more. Safe to call twice."""
+        await self._tasks.finish(0)
+
+    async def look(self) -> None:
+        """Pause or resume if a cause has begun or ended since the last look."""
+        wants_battery = self._node.settings.pause_on_battery
+        on_battery = wants_battery and await asyncio.to_thread(self._on_battery)
+        due = decide_pause(self._now(), self._hours, pause_on_battery=wants_battery, on_battery=on_battery)
+        cause = due.cause if due else None
+        if cause is self._cause:
+            return
+        self._cause = cause
+        is_ours = self._node.serving_state is ServingState.PAUSED and bool(self._node.pause_reason)
+        if due is None:
+            if is_ours:
+                log.info("Serving again: the cause of the automatic pause is gone")
+                await self._node.resume()
+        elif is_ours or self._node.serving_state is ServingState.SERVING:
+            log.info("Pausing: %s", due.reason)
+            await self._node.pause(due.duration_s, reason=due.reason)
+
+    async def _keep_looking(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except FabstirError as error:
+                log.warning("the automatic pause: %s", error)
+            await asyncio.sleep(self._look_s)
