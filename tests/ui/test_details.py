@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFileDialog, QLineEdit
+from PySide6.QtCore import QEvent, Qt
+from PySide6.QtWidgets import QApplication, QFileDialog, QHeaderView, QLineEdit
 from pytestqt.qtbot import QtBot
 from secrets_support import KEY_MARK
 from ui_support import ADDRESS, ENGINE, FakeNode, make_transaction
@@ -25,7 +25,7 @@ from fabstir_desktop.ui.dialogs.prompts import SecretForm, TypedConfirmation
 from fabstir_desktop.ui.log_store import LogStore
 from fabstir_desktop.ui.main_window import MainWindow
 from fabstir_desktop.ui.pages.models import _fit_text
-from fabstir_desktop.ui.widgets.tables import choose_row
+from fabstir_desktop.ui.widgets.tables import choose_row, title_width
 
 SECRET = "0x" + KEY_MARK + "5c" * 24
 PASSWORD = "correct horse battery"
@@ -235,12 +235,34 @@ def test_an_old_comparison_is_made_anew_while_the_drawer_is_open(
     qtbot.waitUntil(lambda: "matches" in window.jobs.drawer.values["chain"].text())
 
 
-def test_no_title_of_a_table_is_cut(window: MainWindow) -> None:
+def test_no_title_of_a_table_is_cut_when_the_font_is_found_to_be_larger(window: MainWindow) -> None:
     for name, table in (("jobs", window.jobs.table), ("transactions", window.page_by_name["transactions"].table)):
         window.show_page(name)
         header = table.horizontalHeader()
-        cut = [place for place in range(header.count()) if header.sectionSize(place) < header.sectionSizeHint(place)]
+        larger = header.font()
+        larger.setPointSizeF(larger.pointSizeF() * 1.3)
+        table.setFont(larger)
+        header.setFont(larger)
+        QApplication.sendEvent(table, QEvent(QEvent.Type.StyleChange))
+        cut = [
+            header.model().headerData(place, Qt.Orientation.Horizontal)
+            for place in range(header.count())
+            if header.sectionResizeMode(place) is not QHeaderView.ResizeMode.Stretch
+            and header.sectionSize(place) < title_width(header, place)
+        ]
         assert cut == [], name
+
+
+def test_the_usual_window_has_room_for_every_amount(
+    qtbot: QtBot, make_window: Callable[[Any], MainWindow], busy_node: FakeNode
+) -> None:
+    window = make_window(busy_node)
+    window.resize(1240, 840)
+    window.show_page("jobs")
+    header = window.jobs.table.horizontalHeader()
+    qtbot.waitUntil(lambda: header.sectionSize(window.jobs.model.EARNED) > 0)
+    needed = window.jobs.table.fontMetrics().horizontalAdvance("0.000225 ETH") + 24
+    assert header.sectionSize(window.jobs.model.EARNED) >= needed
 
 
 # --- logs -----------------------------------------------------------------------------------------------------------

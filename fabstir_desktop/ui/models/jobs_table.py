@@ -64,7 +64,7 @@ class JobsModel(KeyedTableModel[JobView]):
                 tip=lambda job: fmt.amounts(job.earned, exact=True),
             ),
             Column(
-                self.tr("Last change"),
+                self.tr("Changed"),
                 lambda job: fmt.clock(job.updated_at),
                 lambda job: job.updated_at,
                 is_number=True,

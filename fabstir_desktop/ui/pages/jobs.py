@@ -46,7 +46,7 @@ class JobsPage(Page):
         self.model = JobsModel(self)
         self.proxy = ValueSortProxy(self)
         self.proxy.setSourceModel(self.model)
-        self.table = make_table(self.proxy, self.tr("Jobs"), (13, 13, 7, 7, 7, 7, 6, 12, 12), stretch=7)
+        self.table = make_table(self.proxy, self.tr("Jobs"), (13, 13, 7, 7, 7, 7, 6, 14, 11), stretch=7)
         sort_newest_first(self.table, JobsModel.JOB)  # a key that does not change: rows stay where they are
         self.drawer = JobDrawer(bridge)
         self.drawer.submitRequested.connect(self.submitJobRequested)

@@ -11,6 +11,8 @@ from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 from fabstir_desktop.ui.models.keyed_table import ROW_ROLE
 
+_TITLE_PADDING = 36
+
 
 def make_table(proxy: QSortFilterProxyModel, name: str, widths: Sequence[int], *, stretch: int) -> QTableView:
     """A table over `proxy`; `widths` are in characters, so that nothing moves while numbers change."""
@@ -31,16 +33,20 @@ def make_table(proxy: QSortFilterProxyModel, name: str, widths: Sequence[int], *
     header.setHighlightSections(False)
     header.setSectionsMovable(True)
     character = table.fontMetrics().horizontalAdvance("0")
-    bold = header.font()
-    bold.setWeight(QFont.Weight.DemiBold)
-    titles = QFontMetrics(bold)
     for place, width in enumerate(widths):
-        title = str(proxy.headerData(place, Qt.Orientation.Horizontal))
-        table.setColumnWidth(place, max(width * character + 24, titles.horizontalAdvance(title) + 36))
+        table.setColumnWidth(place, max(width * character + 24, title_width(header, place)))
     table.installEventFilter(_RoomForTitles(table))
     header.setSectionResizeMode(stretch, QHeaderView.ResizeMode.Stretch)
     header.setMinimumSectionSize(character * 5)
     return table
+
+
+def title_width(header: QHeaderView, place: int) -> int:
+    """What a column's title needs: in the weight it is drawn with, between the paddings, beside the sort arrow."""
+    font = header.font()
+    font.setWeight(QFont.Weight.DemiBold)
+    title = str(header.model().headerData(place, Qt.Orientation.Horizontal))
+    return QFontMetrics(font).horizontalAdvance(title) + _TITLE_PADDING
 
 
 class _RoomForTitles(QObject):
@@ -54,7 +60,7 @@ class _RoomForTitles(QObject):
             header = watched.horizontalHeader()
             header.ensurePolished()
             for place in range(header.count()):
-                needed = header.sectionSizeHint(place)
+                needed = title_width(header, place)
                 if header.sectionSize(place) < needed:
                     header.resizeSection(place, needed)
         return False
