@@ -13,6 +13,7 @@ from fabstir_desktop.errors import SettingError
 from fabstir_desktop.settings import editable_fields, source_of
 from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.dialogs.prompts import Question
+from fabstir_desktop.ui.pages.login_row import LoginRow
 from fabstir_desktop.ui.pages.page import Page
 from fabstir_desktop.ui.pages.setting_row import SettingRow
 from fabstir_desktop.ui.widgets.basics import Card, button, label, row, rule
@@ -50,6 +51,9 @@ class SettingsPage(Page):
                 card.body.addWidget(self._make_row(name))
             self._cards.append((card, names))
             layout.addWidget(card)
+        self.login_row = LoginRow(bridge)
+        self._cards[0][0].body.addWidget(rule())
+        self._cards[0][0].body.addWidget(self.login_row)
         layout.addLayout(row(label(self.tr("The file is settings.toml in the data folder."), "muted"), None))
         layout.addStretch(1)
 
@@ -146,6 +150,7 @@ class SettingsPage(Page):
             return
         for name, shown in self.row_by_name.items():
             shown.show_value(self._stored.get(name, getattr(node.settings, name)))
+        self.login_row.reload()
         overrides = node.overrides
         self.bridge.run(asyncio.to_thread(_sources, list(self.row_by_name), overrides), done=self._show_sources)
 
@@ -162,6 +167,9 @@ class SettingsPage(Page):
                 wanted = f"{name} {shown.title.text()} {shown.description.text()}".lower()
                 shown.setVisible(words in wanted)
                 matching += words in wanted
+            if card is self._cards[0][0]:
+                self.login_row.setVisible(words in self.login_row.check.text().lower())
+                matching += words in self.login_row.check.text().lower()
             card.setVisible(matching > 0)
 
     # --- storing ------------------------------------------------------------------------------------------------------
