@@ -42,8 +42,11 @@ class Limits:
     prompts_waiting_per_session: int = 16
     prompts_per_address: int = 16
     """Running and waiting together."""
-    prompts_per_minute: float = 120.0
-    prompts_burst: float = 30.0
+    prompts_per_minute: float = 240.0
+    prompts_burst: float = 60.0
+    """Of one address, over all its jobs."""
+    job_prompts_per_minute: float = 120.0
+    job_prompts_burst: float = 30.0
     frames_per_s: float = 50.0
     frames_burst: float = 200.0
 

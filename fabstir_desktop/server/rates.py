@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
+
+from fabstir_desktop.server.actions import Refusal
+from fabstir_desktop.server.limits import Limits
 
 _MAX_BUCKETS: Final = 4096
 
@@ -46,3 +50,19 @@ class Rate:
         if len(self._bucket_by_name) >= _MAX_BUCKETS:
             oldest = min(self._bucket_by_name, key=lambda name: self._bucket_by_name[name].filled_at_s)
             del self._bucket_by_name[oldest]
+
+
+class PromptRates:
+    """How often an address and a job may ask."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._address = Rate(limits.prompts_per_minute / 60, limits.prompts_burst)
+        self._job = Rate(limits.job_prompts_per_minute / 60, limits.job_prompts_burst)
+
+    def take(self, address: str, job_id: int | None, now_s: float) -> None:
+        """Take one prompt. Raises Refusal that says when to come back: never sooner than it helps."""
+        job_wait_s = self._job.take(str(job_id), now_s) if job_id is not None else 0.0
+        wait_s = job_wait_s or self._address.take(address, now_s)
+        if wait_s > 0:
+            whose = "for this job" if job_wait_s else "from your address"
+            raise Refusal("RATE_LIMITED", f"too many prompts {whose}", retry_after_s=math.ceil(wait_s * 10) / 10)

@@ -168,6 +168,17 @@ def test_a_job_of_another_chain_is_refused() -> None:
     assert started(prompt(machine, socket, job_id=1, chain_id="84532"))
 
 
+def test_on_a_chain_of_one_machine_the_chain_that_sdks_name_by_default_says_nothing() -> None:
+    machine = protocol(chain_id=131277322940537)
+    socket = opened(machine)
+    [acknowledged] = replies(feed(machine, socket, type="session_init", session_id="s", job_id=1, chain_id=84532))
+    assert (acknowledged["type"], acknowledged["chain_id"]) == ("session_init_ack", 131277322940537)
+    assert started(prompt(machine, socket, job_id=1, chain_id=84532))
+    assert replies(prompt(machine, socket, job_id=2, chain_id=8453))[0]["code"] == "JOB_NOT_VALID"
+    real = protocol(chain_id=8453)
+    assert replies(prompt(real, opened(real), job_id=1, chain_id=84532))[0]["code"] == "JOB_NOT_VALID"
+
+
 def test_other_sockets_of_a_session_keep_it_when_one_closes() -> None:
     machine = protocol()
     one, other = opened(machine), opened(machine)
@@ -284,7 +295,7 @@ def test_addresses_are_limited_and_this_machine_is_not() -> None:
     machine = protocol()
     socket = opened(machine, ALICE)
     codes = []
-    for number in range(40):
+    for number in range(70):
         actions = prompt(machine, socket, session_id=f"s{number % 20}", id=number)
         codes += [reply["code"] for reply in replies(actions)]
         for action in actions:
@@ -295,6 +306,22 @@ def test_addresses_are_limited_and_this_machine_is_not() -> None:
     for number in range(200):
         request = started(prompt(machine, local, session_id="s", id=number))
         machine.request_ended(request, "", 0.0)
+
+
+def test_a_job_is_limited_by_itself_and_says_when_to_come_back() -> None:
+    machine = protocol()
+    socket = opened(machine, ALICE)
+    refused = []
+    for number in range(40):
+        actions = prompt(machine, socket, session_id=f"s{number % 20}", job_id=7, id=number)
+        refused += replies(actions)
+        for action in actions:
+            if isinstance(action, Start):
+                machine.request_ended(action.request, "", 0.0)
+    assert [reply["code"] for reply in refused] == ["RATE_LIMITED"] * 10
+    assert all("job" in reply["message"] and reply["retry_after_s"] == 0.5 for reply in refused)
+    assert started(prompt(machine, socket, session_id="s", job_id=8))
+    assert started(prompt(machine, socket, 0.5, session_id="t", job_id=7))
 
 
 def test_sixteen_prompts_of_one_address_at_the_same_time_and_no_more() -> None:
