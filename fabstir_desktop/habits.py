@@ -1,4 +1,4 @@
-"""Pauses that nobody asks for by hand: outside the serving hours, and while the computer runs on battery.
+"""What the host does by itself: pauses outside the serving hours and on battery, and keeps the machine awake for requests.
 
 What the host does by hand is stronger: a pause by hand stays, and who resumes during an automatic pause is not paused again
 for the same cause until that cause has ended once.
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
 import psutil
 
+from fabstir_desktop.awake import Awake
 from fabstir_desktop.errors import FabstirError
 from fabstir_desktop.jobs.serving_hours import PauseCause, decide_pause, parse_serving_hours
-from fabstir_desktop.jobs.status import ServingState
+from fabstir_desktop.jobs.status import NodeStatus, ServingState
 from fabstir_desktop.settings import Settings
 from fabstir_desktop.tasks import OwnTasks
 
@@ -33,6 +35,11 @@ class PausableNode(Protocol):
     @property
     def serving_state(self) -> ServingState:
         """Whether prompts are taken."""
+        ...
+
+    @property
+    def status(self) -> NodeStatus:
+        """What runs now."""
         ...
 
     @property
@@ -68,27 +75,39 @@ class Habits:
         *,
         on_battery: Callable[[], bool] = is_on_battery,
         now: Callable[[], datetime] = datetime.now,
+        awake: Awake | None = None,
         look_s: float = LOOK_S,
     ) -> None:
         self._node = node
         self._on_battery = on_battery
         self._now = now
         self._look_s = look_s
+        self._awake = awake or Awake()
         self._hours = parse_serving_hours(node.settings.serving_hours)
         self._cause: PauseCause | None = None
         self._tasks = OwnTasks()
 
     def start(self) -> None:
         """Begin to look, if a setting asks for it."""
-        if self._hours or self._node.settings.pause_on_battery:
+        settings = self._node.settings
+        if self._hours or settings.pause_on_battery or settings.keep_awake:
             self._tasks.start(self._keep_looking(), "habits")
 
     async def stop(self) -> None:
         """Look no more. Safe to call twice."""
         await self._tasks.finish(0)
+        await _off_the_loop(self._awake.release)
 
     async def look(self) -> None:
-        """Pause or resume if a cause has begun or ended since the last look."""
+        """Pause or resume if a cause has begun or ended since the last look; keep awake while requests run."""
+        is_busy = self._node.status.server.active_requests > 0
+        if self._node.settings.keep_awake and is_busy and not self._awake.is_held:
+            await _off_the_loop(self._awake.hold)
+        elif self._awake.is_held and not is_busy:
+            await _off_the_loop(self._awake.release)
+        await self._look_for_causes()
+
+    async def _look_for_causes(self) -> None:
         wants_battery = self._node.settings.pause_on_battery
         on_battery = wants_battery and await asyncio.to_thread(self._on_battery)
         due = decide_pause(self._now(), self._hours, pause_on_battery=wants_battery, on_battery=on_battery)
@@ -112,3 +131,11 @@ class Habits:
             except FabstirError as error:
                 log.warning("the automatic pause: %s", error)
             await asyncio.sleep(self._look_s)
+
+
+async def _off_the_loop(work: Callable[[], None]) -> None:
+    """Processes start and end in their own time; on Windows it is a quick call that belongs to one thread."""
+    if sys.platform == "win32":
+        work()
+    else:
+        await asyncio.to_thread(work)

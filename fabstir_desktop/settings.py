@@ -108,6 +108,7 @@ class Settings(BaseSettings):
         "Hours of the day to serve in, such as 22:00-07:00, comma separated; empty: always. The host pauses outside.",
     )
     pause_on_battery: bool = _setting(False, "Pause while the computer runs on battery.")
+    keep_awake: bool = _setting(True, "Keep the machine from sleeping while a request runs, and only then.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting("INFO", "How much is logged.")
     close_action: Literal["ask", "tray", "quit"] = _setting("ask", "What closing the window does.", NOW)

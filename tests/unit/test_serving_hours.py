@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fabstir_desktop.awake import Awake, inhibiting_command
 from fabstir_desktop.errors import SettingError
 from fabstir_desktop.habits import Habits, is_on_battery
 from fabstir_desktop.jobs.diagnosis import describe_state
@@ -94,6 +98,7 @@ class PlayedNode:
     def __init__(self, settings: Any) -> None:
         self.settings = settings
         self.serving_state = ServingState.SERVING
+        self.status: Any = SimpleNamespace(server=SimpleNamespace(active_requests=0))
         self.pause_reason = ""
         self.duration_s: float | None = None
 
@@ -111,7 +116,8 @@ class Scene:
         self.node = PlayedNode(load_settings({"data_dir": tmp_path, **settings}))
         self.battery = False
         self.time = at("12:00")
-        self.habits = Habits(self.node, on_battery=lambda: self.battery, now=lambda: self.time)
+        self.awake = Awake([sys.executable, "-c", "import sys; sys.stdin.read()"])
+        self.habits = Habits(self.node, awake=self.awake, on_battery=lambda: self.battery, now=lambda: self.time)
 
     async def look(self) -> ServingState:
         await self.habits.look()
@@ -171,3 +177,61 @@ def test_a_computer_is_on_battery_only_if_the_system_says_so(
 ) -> None:
     monkeypatch.setattr("psutil.sensors_battery", lambda: battery, raising=False)
     assert is_on_battery() is expected
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there it is a call and not a process")
+async def test_the_machine_is_kept_awake_while_a_request_runs_and_no_longer(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    await scene.look()
+    assert not scene.awake.is_held
+    scene.node.status.server.active_requests = 1
+    await scene.look()
+    process = scene.awake._process
+    assert process is not None
+    assert process.poll() is None
+    await scene.look()
+    assert scene.awake._process is process
+    scene.node.status.server.active_requests = 0
+    await scene.look()
+    assert process.returncode is not None
+    scene.node.status.server.active_requests = 1
+    await scene.look()
+    again = scene.awake._process
+    await scene.habits.stop()
+    assert again is not None
+    assert again.returncode is not None
+
+
+async def test_the_setting_lets_the_machine_sleep(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, keep_awake=False)
+    scene.node.status.server.active_requests = 1
+    await scene.look()
+    assert not scene.awake.is_held
+
+
+def test_what_keeps_awake_ends_with_the_app_even_if_that_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
+    command = inhibiting_command()
+    assert command is not None
+    assert command[0] == "/bin/systemd-inhibit"
+    program = (
+        "import os, signal; from fabstir_desktop.awake import Awake;"
+        f"awake = Awake({command[-1:]!r}); awake.hold(); print(awake._process.pid, flush=True);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    limit = time.monotonic() + 10
+    while Path(f"/proc/{int(done.stdout)}/stat").exists():
+        state = Path(f"/proc/{int(done.stdout)}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        if state == "Z":
+            break
+        assert time.monotonic() < limit, "it outlived the app"
+        time.sleep(0.02)
+
+
+def test_a_program_that_cannot_be_started_is_no_error() -> None:
+    awake = Awake(["/no/such/program"])
+    awake.hold()
+    assert awake.is_held
+    awake.release()

@@ -76,7 +76,7 @@ class SettingsPage(Page):
                     "session_idle_seconds",
                 ],
             ),
-            (self.tr("WHEN TO SERVE"), ["serving_hours", "pause_on_battery"]),
+            (self.tr("WHEN TO SERVE"), ["serving_hours", "pause_on_battery", "keep_awake"]),
             (
                 self.tr("CLAIMS"),
                 [
@@ -117,6 +117,7 @@ class SettingsPage(Page):
             "session_idle_seconds": self.tr("Idle session ends after (seconds)"),
             "serving_hours": self.tr("Serving hours"),
             "pause_on_battery": self.tr("Pause on battery"),
+            "keep_awake": self.tr("Stay awake while serving"),
             "checkpoint_threshold": self.tr("Tokens a checkpoint"),
             "confirmations": self.tr("Confirmations"),
             "max_fee_gwei": self.tr("Fee cap (gwei)"),
