@@ -40,6 +40,7 @@ DETACH_LIMIT_S = 2.0
 class Settlement:
     """Counting, checkpoints, chain: one object for the node. Belongs to the loop it is started in."""
 
+    # long: the parts of one room, put together once
     def __init__(
         self,
         settings: Settings,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fabstir_desktop.ui.theme import Colours
 
 
+# long: one sheet, a rule a line
 def write_stylesheet(colours: Colours, base_points: float) -> str:
     """Write the sheet for one scheme. Sizes are in points, so that they scale with the font."""
     text, muted, line = colours.text.name(), colours.muted.name(), colours.line.name()
@@ -104,6 +105,7 @@ def write_stylesheet(colours: Colours, base_points: float) -> str:
         }}
         QProgressBar::chunk {{ background: {accent}; border-radius: 5px; }}
         QListWidget {{ background: {card}; border: none; }}
+        QListWidget::item:selected {{ background: {colours.wash(Tone.OK).name()}; color: {text}; }}
         QSplitter::handle {{ background: {window}; }}
         QScrollBar:vertical {{ background: transparent; width: 12px; margin: 2px; }}
         QScrollBar:horizontal {{ background: transparent; height: 12px; margin: 2px; }}

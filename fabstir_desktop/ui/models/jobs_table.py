@@ -30,6 +30,7 @@ class JobsModel(KeyedTableModel[JobView]):
         self._rates = dict(rates)
         self.tell_changed(changed)
 
+    # long: one table, a column after the other
     def _make_columns(self) -> tuple[Column[JobView], ...]:
         return (
             Column(
@@ -50,12 +51,7 @@ class JobsModel(KeyedTableModel[JobView]):
             _count_column(self.tr("Claimed"), lambda job: job.claimed),
             _count_column(self.tr("Proven"), lambda job: job.proven),
             _count_column(self.tr("Unclaimed"), lambda job: job.unclaimed),
-            Column(
-                self.tr("Tokens/s"),
-                lambda job: fmt.rate(self._rates.get(job.job_id)),
-                lambda job: self._rates.get(job.job_id, 0.0),
-                is_number=True,
-            ),
+            self._rate_column(),
             Column(
                 self.tr("Earned"),
                 lambda job: fmt.amounts(job.earned),
@@ -70,6 +66,14 @@ class JobsModel(KeyedTableModel[JobView]):
                 is_number=True,
                 tip=lambda job: fmt.full_time(job.updated_at),
             ),
+        )
+
+    def _rate_column(self) -> Column[JobView]:
+        return Column(
+            self.tr("Tokens/s"),
+            lambda job: fmt.rate(self._rates.get(job.job_id)),
+            lambda job: self._rates.get(job.job_id, 0.0),
+            is_number=True,
         )
 
 

@@ -64,6 +64,7 @@ class ModelsPage(Page):
         bridge.statusChanged.connect(self._show_status)
         self._show_status(bridge.status)
 
+    # long: one card, a row after the other
     def _fill_card(self) -> None:
         self.state_badge = badge("", Tone.QUIET)
         self.name = label("", "title")
@@ -74,6 +75,19 @@ class ModelsPage(Page):
         self.card.body.addLayout(row(self.name, self.state_badge, None))
         self.card.body.addWidget(self.detail)
         self.card.body.addWidget(self.progress)
+        self._fill_facts()
+        self.empty = EmptyState(
+            "models",
+            self.tr("No model selected"),
+            self.tr("Choose a GGUF file of a chat model. It is read, not copied, and stays where it is."),
+            button(self.tr("Choose a GGUF file…"), self.choose, kind="primary"),
+        )
+        self.body = QStackedWidget()
+        self.body.addWidget(self.facts)
+        self.body.addWidget(self.empty)
+        self.card.body.addWidget(self.body)
+
+    def _fill_facts(self) -> None:
         self.facts = QWidget()
         grid = QGridLayout(self.facts)
         grid.setContentsMargins(0, 4, 0, 0)
@@ -104,16 +118,6 @@ class ModelsPage(Page):
         grid.addLayout(self._make_layers(), 6, 1, 1, 3)
         grid.setColumnStretch(1, 1)
         grid.setColumnStretch(3, 1)
-        self.empty = EmptyState(
-            "models",
-            self.tr("No model selected"),
-            self.tr("Choose a GGUF file of a chat model. It is read, not copied, and stays where it is."),
-            button(self.tr("Choose a GGUF file…"), self.choose, kind="primary"),
-        )
-        self.body = QStackedWidget()
-        self.body.addWidget(self.facts)
-        self.body.addWidget(self.empty)
-        self.card.body.addWidget(self.body)
 
     def _make_layers(self) -> QHBoxLayout:
         self.layers = QSpinBox()

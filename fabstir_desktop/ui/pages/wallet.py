@@ -84,6 +84,7 @@ class WalletPage(Page):
         card.body.addLayout(row(self.as_of, None, self.refresh_button))
         return card
 
+    # long: one card, a row after the other
     def _make_key(self) -> Card:
         card = Card(self.tr("HOST KEY"))
         self.key_lamp = Lamp(scale=1.3)
@@ -112,24 +113,20 @@ class WalletPage(Page):
         )
         self.key_actions.setLayout(row(*buttons, None))
         card.body.addWidget(self.key_actions)
-        self.waiting_row = QWidget()
-        self.cancel_button = button(self.tr("Stop waiting"), self._stop_waiting)
-        self.waiting_row.setLayout(
-            row(
-                label(
-                    self.tr("Waiting for your keyring… It may ask for its password in a window of its own."), wrap=True
-                ),
-                None,
-                self.cancel_button,
-            )
-        )
-        self.waiting_row.setVisible(False)
-        card.body.addWidget(self.waiting_row)
+        card.body.addWidget(self._make_waiting())
         self.error = label("", wrap=True)
         self.error.setProperty("tone", Tone.ERROR.value)
         self.error.setVisible(False)
         card.body.addWidget(self.error)
         return card
+
+    def _make_waiting(self) -> QWidget:
+        self.waiting_row = QWidget()
+        self.cancel_button = button(self.tr("Stop waiting"), self._stop_waiting)
+        waiting = self.tr("Waiting for your keyring… It may ask for its password in a window of its own.")
+        self.waiting_row.setLayout(row(label(waiting, wrap=True), None, self.cancel_button))
+        self.waiting_row.setVisible(False)
+        return self.waiting_row
 
     def _make_contract(self) -> Card:
         card = Card(self.tr("WHERE CLAIMS GO"))
