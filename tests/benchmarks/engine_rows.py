@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -33,7 +34,21 @@ from websockets.asyncio.client import ClientConnection, connect
 from fabstir_desktop.inference.model_files import inspect_model
 from fabstir_desktop.jobs.generation import Message
 
-PROMPT = "Please tell me a long and detailed story about the sea, the number {} and all the animals in it."
+PROMPT = "{} Please tell me a long and detailed story about the sea and all the animals in it."
+BEGINNINGS = (
+    "Amber",
+    "Birch",
+    "Copper",
+    "Dune",
+    "Ember",
+    "Fern",
+    "Granite",
+    "Heron",
+    "Iris",
+    "Juniper",
+    "Kelp",
+    "Lark",
+)
 SENTENCE = "The keeper of the lighthouse number {} wrote down what he saw of the sea, the ships and the birds. "
 CANCELS = 200
 CLOSES = 100
@@ -64,6 +79,13 @@ class Line:
     measured: str
     reached: bool | None
     how: str = ""
+
+
+def story(number: int) -> str:
+    """A prompt that shares no beginning with another's: what a server keeps of one client helps no other."""
+    count = len(BEGINNINGS)
+    words = [BEGINNINGS[number // count**place % count] for place in range(3)]
+    return PROMPT.format(f"{words[0]}, {words[1]} and {words[2]} ask:")
 
 
 def at_least(figure: str, limit: float, value: float, how: str) -> Line:
@@ -102,7 +124,7 @@ async def streams(field: Field) -> list[Line]:
         for count in (1, 8):
             for name, run in contestants.items():
                 number += 1
-                prompts = [PROMPT.format(number * 100 + n) for n in range(count)]
+                prompts = [story(number * 100 + n) for n in range(count)]
                 before = host_cpu_s(field.product.product)
                 outcome = await run(prompts, field.tokens)
                 if round_ > 0:  # the first round warms up
@@ -125,7 +147,9 @@ def rate_lines(runs: dict[tuple[str, int], list[Outcome]]) -> list[Line]:
         for count in (1, 8)
     ]
     lines += [
-        at_least(f"whole product, {count} stream(s), of llama-server", limit, *compare("product", "llama-server", count))
+        at_least(
+            f"whole product, {count} stream(s), of llama-server", limit, *compare("product", "llama-server", count)
+        )
         for count, limit in ((1, 1.10), (8, 1.12))
     ]
     own, other = ([run.slowest_first for run in runs[name, 8]] for name in ("product", "llama-server"))
@@ -155,10 +179,14 @@ def told(runs: dict[tuple[str, int], list[Outcome]], names: list[str]) -> list[L
 
 
 def host_cpu_s(product: Product) -> float:
-    """Processor time of the product's own process, not of its child."""
+    """Processor time of the product's own process, all threads, not of its child."""
     assert product.process is not None
-    times = psutil.Process(product.process.pid).cpu_times()
-    return float(times.user + times.system)
+    tasks = Path(f"/proc/{product.process.pid}/task")
+    if not tasks.exists():
+        times = psutil.Process(product.process.pid).cpu_times()
+        return float(times.user + times.system)
+    # The usual counters have steps of 10 ms; an answer of 128 tokens takes less.
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
 
 
 # --- the second prompt of a session --------------------------------------------------------------------------------------
@@ -226,14 +254,16 @@ async def newcomer(field: Field) -> list[Line]:
     own, other = own[1:], other[1:]
     how = f"{1e3 * statistics.median(own):.0f} against {1e3 * statistics.median(other):.0f} ms; its own first token "
     how += " against ".join(f"{statistics.median(values[1:]):.1f}" for values in firsts.values()) + " s"
-    return [at_most("worst gap of 4 streams while 1,500 tokens are read, of llama-server's", 0.7, ratio(own, other), how)]
+    return [
+        at_most("worst gap of 4 streams while 1,500 tokens are read, of llama-server's", 0.7, ratio(own, other), how)
+    ]
 
 
 async def worst_gap(contestant: Contestant, round_: int) -> tuple[float, float]:
     await contestant.prepare(5)
     answers = [Answer(time.perf_counter()) for _ in range(4)]
     tasks = [
-        asyncio.create_task(contestant.ask([Message("user", PROMPT.format(7000 + round_ * 10 + n))], 1000, n, answer))
+        asyncio.create_task(contestant.ask([Message("user", story(7000 + round_ * 10 + n))], 1000, n, answer))
         for n, answer in enumerate(answers)
     ]
     while min(len(answer.came_at) for answer in answers) < 16:
@@ -255,7 +285,7 @@ async def worst_gap(contestant: Contestant, round_: int) -> tuple[float, float]:
 def gaps_within(came_at: Sequence[float], since: float, until: float) -> list[float]:
     """Pauses that end within the time; the last one lasts until its end, if the stream was not over before."""
     times = [at for at in came_at if at <= until]
-    return [b - a for a, b in zip(times, times[1:], strict=False) if b >= since]
+    return [b - a for a, b in itertools.pairwise(times) if b >= since]
 
 
 # --- cancel ------------------------------------------------------------------------------------------------------------------
@@ -288,7 +318,7 @@ async def cancel_often(product: Product, number: int, times: list[float]) -> Non
         await socket.recv()
         for turn in range(CANCELS // 4):
             session_id = f"cancel-{number}"
-            await socket.send(inference(PROMPT.format(turn), 500, turn, session_id))
+            await socket.send(inference(story(turn), 500, turn, session_id))
             if not await chunks(socket, 5):
                 continue  # the model had less to say
             asked = time.perf_counter()
@@ -314,7 +344,7 @@ async def close_socket(product: Product, session: aiohttp.ClientSession, url: st
     async with asyncio.timeout(30):
         for n, socket in enumerate(sockets):
             await socket.recv()
-            await socket.send(inference(PROMPT.format(n), 500, n, f"close-{number}-{n}"))
+            await socket.send(inference(story(n), 500, n, f"close-{number}-{n}"))
             await chunks(socket, 3)
         before = await active_streams(session, url)
         closed = time.perf_counter()
@@ -362,11 +392,11 @@ async def first_token_after_kill(product: Product) -> float:
     status = await product.wait_for(lambda answer: answer["engine"]["worker_pid"] is not None)
     async with connect(product.url, compression=None) as socket:
         await socket.recv()
-        await WholeProduct.ask_on(socket, PROMPT.format(1), 16, 1, Answer(time.perf_counter()), "before")
+        await WholeProduct.ask_on(socket, story(1), 16, 1, Answer(time.perf_counter()), "before")
         killed = Answer(time.perf_counter())
         os.kill(status["engine"]["worker_pid"], signal.SIGKILL)
         while not killed.came_at:  # a prompt that reached the dying child is told WORKER_CRASHED: the client asks again
-            await WholeProduct.ask_on(socket, PROMPT.format(2), 4, 1, killed, "after")
+            await WholeProduct.ask_on(socket, story(2), 4, 1, killed, "after")
     return killed.first_s
 
 
@@ -376,7 +406,7 @@ async def first_token_after_kill(product: Product) -> float:
 async def memory(field: Field) -> list[Line]:
     """What app and child use together, less the model's file and the KV cache, after eight streams."""
     window, parallel, _ = field.setup
-    await field.product.run([PROMPT.format(n) for n in range(8)], field.tokens)
+    await field.product.run([story(n) for n in range(8)], field.tokens)
     product = field.product.product
     assert product.process is not None
     main = psutil.Process(product.process.pid)
@@ -386,7 +416,9 @@ async def memory(field: Field) -> list[Line]:
     cache = model.kv_bytes_per_token * window * parallel
     mapped = sum(part.rss for part in child.memory_maps() if part.path == str(model.path))
     app, worker = main.memory_info().rss, child.memory_info().rss - mapped - cache
-    how = f"app {app / MEBIBYTE:.0f}, child {worker / MEBIBYTE:.0f} MB beyond {mapped / MEBIBYTE:.0f} of the model's file"
+    how = (
+        f"app {app / MEBIBYTE:.0f}, child {worker / MEBIBYTE:.0f} MB beyond {mapped / MEBIBYTE:.0f} of the model's file"
+    )
     how += f" and {cache / MEBIBYTE:.0f} of KV"
     return [at_most("memory of app and child beyond model and KV", 250, (app + worker) / MEBIBYTE, how, " MB", 0)]
 
