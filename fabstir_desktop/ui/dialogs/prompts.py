@@ -121,6 +121,7 @@ class SecretForm(QDialog):
         layout.setSpacing(12)
         explanation = label(text, wrap=True)
         explanation.setMinimumWidth(self.fontMetrics().averageCharWidth() * 60)
+        explanation.setMinimumHeight(explanation.heightForWidth(explanation.minimumWidth()))
         layout.addWidget(explanation)
         self.fields = [_hidden_field(name) for name in names]
         for name, field in zip(names, self.fields, strict=True):
