@@ -39,7 +39,7 @@ class Awake:
         self.is_held = False
 
     def hold(self) -> None:
-        """From now on. A system without the means sleeps when it wants to: that is logged once a hold, and no error."""
+        """From now on. A system without the means sleeps when it wants to; that is no error."""
         if self.is_held:
             return
         self.is_held = True
