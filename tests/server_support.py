@@ -280,6 +280,13 @@ class ServerProcess:
     def descriptors(self) -> int:
         return self._watched.num_fds()
 
+    async def tasks(self) -> int:
+        """Tasks of its loop."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(b"tasks\n")
+        return int(await asyncio.wait_for(self.process.stdout.readline(), LIMIT_S))
+
     @property
     def is_alive(self) -> bool:
         return self.process.returncode is None
@@ -350,7 +357,8 @@ async def _serve_alone(arguments: dict[str, Any]) -> None:
         world.accountant.begun = deque(maxlen=100)  # type: ignore[assignment]
         world.accountant.clients = deque(maxlen=100)  # type: ignore[assignment]
         print(world.url, flush=True)
-        await asyncio.to_thread(sys.stdin.read)
+        while await asyncio.to_thread(sys.stdin.readline):
+            print(len(asyncio.all_tasks()), flush=True)
 
 
 if __name__ == "__main__":

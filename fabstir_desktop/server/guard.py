@@ -38,6 +38,8 @@ class Doorkeeper:
         self.connections: set[GuardedConnection] = set()
         self.half_open: dict[GuardedConnection, float] = {}
         """Since when; oldest first."""
+        self.watched: set[GuardedConnection] = set()
+        """Those in the middle of something that must not last: an unfinished message, a full send buffer, a close."""
         self.refused: Counter[str] = Counter()
         self._max_connections = max_connections
         self._inside = 0
@@ -75,6 +77,7 @@ class Doorkeeper:
         """The connection is gone. Safe to call twice."""
         self.headers_read(connection)
         self.connections.discard(connection)
+        self.watched.discard(connection)
         if connection.inside_as is not None:
             self._inside -= 1
             _decrease(self._inside_by_group, connection.inside_as)
@@ -85,13 +88,16 @@ class Doorkeeper:
         self.refused[why] += 1
 
     def tick(self, now_s: float) -> None:
-        """Called often: cut off slow readers, messages that never end, too much that is unfinished or half open."""
+        """Called often: cut off slow readers, messages that never end, too much that is unfinished or half open.
+
+        Connections that are merely there cost nothing here.
+        """
         unfinished = 0
-        for connection in list(self.connections):
+        for connection in list(self.watched):
             unfinished += connection.unfinished_bytes
             connection.check_times(now_s)
         if unfinished > self.limits.partial_total:
-            for connection in list(self.connections):
+            for connection in list(self.watched):
                 if connection.unfinished_bytes > self.limits.partial_share:
                     connection.cut_off("memory")
         for connection, since_s in list(self.half_open.items())[: max(0, len(self.half_open) - self.limits.half_open)]:
@@ -157,6 +163,7 @@ class GuardedConnection(ServerConnection):
             return
         if self._blocked_since_s is None:
             self._blocked_since_s = self.loop.time()
+            self._doorkeeper.watched.add(self)
         try:
             await self.drain()
         except OSError:
@@ -179,7 +186,7 @@ class GuardedConnection(ServerConnection):
         return len(self.protocol.reader.buffer) + (self.protocol.current_size or 0)
 
     def check_times(self, now_s: float) -> None:
-        """Called once a second."""
+        """Called often while it is watched; it no longer is once nothing is due."""
         if self._closing_since_s is not None:
             if now_s - self._closing_since_s > self._limits.close_s:
                 self.transport.abort()
@@ -189,11 +196,14 @@ class GuardedConnection(ServerConnection):
             self.protocol.fail(1008, "the message took too long")
             self.send_data()
             self.cut_off_soon("slow message")
+        elif self._blocked_since_s is None and self._message_since_s is None:
+            self._doorkeeper.watched.discard(self)
 
     def cut_off_soon(self, why: str) -> None:
         """End the connection once what is written has been sent; the peer's answer is not waited for."""
         self._doorkeeper.refuse(why)
         self._closing_since_s = self.loop.time()
+        self._doorkeeper.watched.add(self)
         self.transport.close()
 
     # --- asyncio's callbacks ----------------------------------------------------------------------------------------
@@ -219,6 +229,7 @@ class GuardedConnection(ServerConnection):
             self._message_since_s = None
         elif self._message_since_s is None:
             self._message_since_s = self.loop.time()
+            self._doorkeeper.watched.add(self)
         if self.transport.get_write_buffer_size() > self._limits.write_buffer_abort:
             self.cut_off("write buffer")
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import statistics
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -29,32 +32,46 @@ async def stream_rate(server: ServerProcess) -> float:
     return tokens / (time.perf_counter() - began)
 
 
-async def check_idle_connections(tmp_path: Path, share: float) -> None:
+@asynccontextmanager
+async def idle_connections(server: ServerProcess) -> AsyncIterator[None]:
+    """A thousand clients that are there and say nothing."""
+    idle = [await raw_socket(server.port) for _ in range(IDLE)]
+    try:
+        await server.until_metric("fabstir_connections", IDLE)
+        yield
+    finally:
+        for _, writer in idle:
+            writer.transport.abort()
+        await server.until_metric("fabstir_connections", 0)
+
+
+async def check_idle_connections(tmp_path: Path, rounds: int, share: float) -> None:
+    """Rounds alone and beside the idle ones by turns, so that what else the machine does weighs on both alike."""
     async with server_process(tmp_path, delay_s=0.005, max_connections=IDLE + 50) as server:
         await stream_rate(server)
-        alone = max([await stream_rate(server) for _ in range(3)])
         before = server.memory_bytes
-        idle = [await raw_socket(server.port) for _ in range(IDLE)]
-        try:
-            await server.until_metric("fabstir_connections", IDLE)
+        async with idle_connections(server):
             each = (server.memory_bytes - before) / IDLE
-            beside = max([await stream_rate(server) for _ in range(3)])
-        finally:
-            for _, writer in idle:
-                writer.transport.abort()
-        await server.until_metric("fabstir_connections", 0)
-    print(json.dumps({"bytes_each": round(each), "alone": round(alone), "beside": round(beside)}))
+        alone, beside = [], []
+        for _ in range(rounds):
+            alone.append(await stream_rate(server))
+            async with idle_connections(server):
+                beside.append(await stream_rate(server))
+    kept = statistics.median(beside) / statistics.median(alone)
+    print(
+        json.dumps({"bytes_each": round(each), "tokens_per_s": round(statistics.median(alone)), "kept": round(kept, 3)})
+    )
     assert each <= 20 * 1024
-    assert beside >= share * alone
+    assert kept >= share
 
 
 async def test_a_thousand_idle_connections_cost_little_memory_and_no_speed(tmp_path: Path) -> None:
-    await check_idle_connections(tmp_path, 0.75)  # other work may share the cores
+    await check_idle_connections(tmp_path, 3, 0.75)  # other work may share the cores
 
 
 @pytest.mark.long
 async def test_a_thousand_idle_connections_cost_three_percent_at_most(tmp_path: Path) -> None:
-    await check_idle_connections(tmp_path, 0.97)
+    await check_idle_connections(tmp_path, 15, 0.97)
 
 
 async def short_sessions(server: ServerProcess, count: int) -> None:
@@ -74,12 +91,13 @@ async def short_sessions(server: ServerProcess, count: int) -> None:
 async def check_short_sessions(tmp_path: Path, count: int) -> None:
     async with server_process(tmp_path, session_grace_seconds=0) as server:
         await short_sessions(server, 800)
-        memory, descriptors = server.memory_bytes, server.descriptors
+        memory, descriptors, tasks = server.memory_bytes, server.descriptors, await server.tasks()
         await short_sessions(server, count)
         growth = server.memory_bytes - memory
-        print(json.dumps({"sessions": count, "growth_bytes": growth}))
+        print(json.dumps({"sessions": count, "growth_bytes": growth, "tasks": [tasks, await server.tasks()]}))
         assert growth < 2_500_000
         assert server.descriptors <= descriptors + 2
+        assert await server.tasks() <= tasks
 
 
 async def test_a_thousand_short_sessions_leave_nothing(tmp_path: Path) -> None:
