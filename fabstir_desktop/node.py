@@ -122,7 +122,7 @@ class HostNode:
         await self._finish("engine", self._engine.stop(timeout_s / 5), timeout_s / 5 + 0.5)
         self._wallet.close()
         if self._ledger is not None:
-            await self._ledger.close()
+            await self._finish("ledger", self._ledger.close(), 1.0)
         self._set_state(ServingState.STOPPED)
 
     async def pause(self, duration_s: float | None = None, *, reason: str = "") -> None:
