@@ -1,7 +1,8 @@
-"""The worker process as its parent holds it: pipes, three small threads, and the news of its death.
+"""The worker process as its parent holds it: pipes, small threads, and the news of its death.
 
-Threads rather than the loop's own pipe support, so that it runs the same under asyncio, qasync and on Windows. Messages that
-arrive while the loop is busy wake it once, not once each.
+Tokens are read by the loop itself where it can wait for a pipe (asyncio and qasync outside Windows): a thread between would
+cost every token two changes of threads. Elsewhere a thread reads, and messages that arrive while the loop is busy wake it
+once, not once each.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class WorkerProcess:
         self._hung = ""
         self._stderr = b""
         self._exit_code: int | None = None
+        self._reader = wire.FrameReader()
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             worker_command(),
             stdin=subprocess.PIPE,
@@ -84,12 +86,16 @@ class WorkerProcess:
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
         self.pid = self._process.pid
-        self._threads = [
-            threading.Thread(target=target, name=f"worker-{name}", daemon=True)
-            for name, target in (("out", self._write), ("log", self._read_stderr), ("in", self._read))
-        ]
-        for thread in self._threads:
-            thread.start()
+        stdout = self._process.stdout
+        assert stdout is not None  # noqa: S101 - asked for above
+        self._stdout = stdout
+        self._threads: list[threading.Thread] = []
+        self._run("out", self._write)
+        self._log_thread = self._run("log", self._read_stderr)
+        try:
+            loop.add_reader(stdout.fileno(), self._read_some)
+        except NotImplementedError:
+            self._run("in", self._read)
 
     def send(self, message: wire.Message) -> None:
         """Queue a message; never blocks. Does nothing once the worker is gone."""
@@ -111,7 +117,31 @@ class WorkerProcess:
         for thread in self._threads:
             thread.join(timeout_s)
 
+    # --- reading in the loop -------------------------------------------------------------------------------------------
+
+    def _read_some(self) -> None:
+        """The pipe has something: messages, or its end, which is the first sign of a death."""
+        try:
+            data = os.read(self._stdout.fileno(), READ_BYTES)
+            for body in self._reader.feed(data):
+                self._on_message(wire.from_worker_decoder.decode(body))
+        except (wire.WireError, msgspec.MsgspecError):
+            self.kill("the model process sent something unreadable")
+            data = b""
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._stdout.fileno())
+            self._stdout.close()
+            self._run("end", self._reap)
+
     # --- threads -----------------------------------------------------------------------------------------------------
+
+    def _run(self, name: str, target: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=target, name=f"worker-{name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return thread
 
     def _write(self) -> None:
         stream = self._process.stdin
@@ -131,13 +161,11 @@ class WorkerProcess:
 
     def _read(self) -> None:
         """Messages until the pipe closes, which is the first sign of a death; then how it ended."""
-        stream = self._process.stdout
-        assert stream is not None  # noqa: S101
-        reader = wire.FrameReader()
+        stream = self._stdout
         with contextlib.suppress(OSError, ValueError), stream:
             try:
                 while data := os.read(stream.fileno(), READ_BYTES):
-                    self._deliver([wire.from_worker_decoder.decode(body) for body in reader.feed(data)])
+                    self._deliver([wire.from_worker_decoder.decode(body) for body in self._reader.feed(data)])
             except (wire.WireError, msgspec.MsgspecError):
                 self.kill("the model process sent something unreadable")
         self._reap()
@@ -168,7 +196,7 @@ class WorkerProcess:
             self._process.kill()
             code = self._process.wait()
         self._exit_code = code
-        self._threads[1].join(EXIT_WAIT_S)
+        self._log_thread.join(EXIT_WAIT_S)
         lines = self._stderr.decode("utf-8", errors="replace").splitlines()[-STDERR_LINES:]
         death = Death(code, tuple(_printable(line) for line in lines), self._hung)
         self._call_in_loop(self._end, death)

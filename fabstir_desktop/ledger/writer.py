@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,8 +28,13 @@ class Writer:
         self._loop = loop
         self._committer = committer
         self._on_closed = on_closed
-        self._wakeup = threading.Condition()
-        self._waiting: list[TokenAdd | Write] = []
+        self._queue: queue.SimpleQueue[Sequence[TokenAdd | Write] | None] = queue.SimpleQueue()
+        """None is the end. A condition would do as well, and cost each token two more changes of threads."""
+        self._put = 0
+        """Writes that were ever queued; counted by the loop's thread alone, as `_taken` is by the writer's."""
+        self._taken = 0
+        self._left_over: list[TokenAdd | Write] = []
+        self._is_last = False
         self._closing = False
         self._closed: asyncio.Future[None] = loop.create_future()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
@@ -46,11 +53,10 @@ class Writer:
 
     def put(self, items: Sequence[TokenAdd | Write]) -> None:
         """Queue writes; their futures are answered in any case."""
-        with self._wakeup:
-            if not self._closing and len(self._waiting) + len(items) <= MAXIMUM_WAITING:
-                self._waiting.extend(items)
-                self._wakeup.notify()
-                return
+        if not self._closing and self._put - self._taken + len(items) <= MAXIMUM_WAITING:
+            self._put += len(items)
+            self._queue.put(items)
+            return
         reason = "is closed" if self._closing else "is too slow; too much waits to be written"
         deliver(refuse(items, LedgerError(f"the ledger {reason}")))
 
@@ -65,9 +71,9 @@ class Writer:
 
     async def close(self) -> None:
         """Commit what waits, bring it to the medium, close the file. Safe to call twice."""
-        with self._wakeup:
+        if not self._closing:
             self._closing = True
-            self._wakeup.notify()
+            self._queue.put(None)
         await asyncio.shield(self._closed)
 
     # --- on the thread ----------------------------------------------------------------------------------------------
@@ -91,18 +97,27 @@ class Writer:
 
     def _next_group(self) -> Sequence[TokenAdd | Write] | None:
         """What waits; empty when a sync or a retry is due; None when all is done and the ledger closes."""
-        with self._wakeup:
-            while not self._waiting:
-                if self._closing:
-                    return None
-                due = self._committer.sync_due
-                pause_s = None if due is None else due - time.monotonic()
-                if pause_s is not None and pause_s <= 0:
-                    return ()
-                self._wakeup.wait(pause_s)
-            group = self._waiting[:MAXIMUM_GROUP]
-            del self._waiting[:MAXIMUM_GROUP]
-            return group
+        waiting, self._left_over = self._left_over, []
+        if not waiting and not self._is_last:
+            due = self._committer.sync_due
+            try:
+                self._add(waiting, self._queue.get(timeout=None if due is None else max(0.0, due - time.monotonic())))
+            except queue.Empty:
+                return ()
+        with contextlib.suppress(queue.Empty):
+            while len(waiting) < MAXIMUM_GROUP and not self._is_last:
+                self._add(waiting, self._queue.get_nowait())
+        if not waiting:
+            return None
+        group, self._left_over = waiting[:MAXIMUM_GROUP], waiting[MAXIMUM_GROUP:]
+        self._taken += len(group)
+        return group
+
+    def _add(self, waiting: list[TokenAdd | Write], items: Sequence[TokenAdd | Write] | None) -> None:
+        if items is None:
+            self._is_last = True
+        else:
+            waiting.extend(items)
 
     def _answer(self, answers: list[Answer]) -> None:
         if not answers:
