@@ -158,6 +158,10 @@ class RateLimited(AdmissionRefused):
 
     code = "RATE_LIMITED"
 
+    def __init__(self, message: str, *, retry_after_s: float = 10.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
 
 class ShuttingDown(AdmissionRefused):
     """The host stops or pauses and takes no new work."""

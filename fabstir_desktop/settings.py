@@ -67,6 +67,10 @@ class Settings(BaseSettings):
     max_unproven_tokens: int = _setting(
         5000, "Tokens a job may gather unproven before its prompts wait (also with the RPC down).", ge=1
     )
+    unknown_jobs: Literal["refuse", "wait"] = _setting(
+        "refuse",
+        "Prompts of jobs that cannot be checked because the RPC is away: refuse them, or let them wait 20 s for it.",
+    )
     settlement_poll_seconds: float = _setting(2.0, "How often receipts and events are looked for.", gt=0, le=600)
 
     model_path: Path | None = _setting(None, "The GGUF file to serve.", "after running jobs")

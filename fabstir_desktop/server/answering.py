@@ -22,6 +22,7 @@ from fabstir_desktop.errors import (
     GenerationError,
     JobNotValid,
     LedgerError,
+    RateLimited,
 )
 from fabstir_desktop.jobs.accounting import Accountant, Ticket
 from fabstir_desktop.jobs.generation import (
@@ -293,6 +294,8 @@ class Answering:
                 await self._fail(
                     run, error.code, str(error), prompt_tokens=error.prompt_tokens, context_window_size=window
                 )
+            case RateLimited():
+                await self._fail(run, error.code, str(error), retry_after_s=error.retry_after_s)
             case GenerationError() | AdmissionRefused():
                 await self._fail(run, error.code, str(error))
             case LedgerError():

@@ -2,7 +2,8 @@
 
 What a job may still generate is what its whole deposit covers, less what this ledger has generated for it, less what
 others have claimed of it, less what running answers have reserved. With the RPC away, jobs that were good go on up to a
-bounded backlog; unknown ones are refused. Without a key nothing is simulated: tokens are counted only.
+bounded backlog; unknown ones are refused, or wait a while for it, as the host chose. Without a key nothing is simulated:
+tokens are counted only.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 GOOD_FOR_S = 3.0
 BAD_FOR_S = 2.0
 CHECK_LIMIT_S = 15.0
+WAIT_FOR_CHAIN_S = 20.0
+_LOOK_AGAIN_S = 0.2
 REMEMBERED_JOBS = 10_000
 
 
@@ -67,6 +70,7 @@ class JobGate:
         max_unproven_tokens: int,
         is_ready: Callable[[], bool],
         first_look: Callable[[], Awaitable[None]],
+        wait_for_chain_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
@@ -74,6 +78,7 @@ class JobGate:
         self._max_unproven_tokens = max_unproven_tokens
         self._is_ready = is_ready
         self._first_look = first_look
+        self._wait_for_chain_s = wait_for_chain_s
         self._clock = clock
         self._known: dict[int, _Known] = {}
         self._reserved: dict[int, int] = {}
@@ -147,7 +152,7 @@ class JobGate:
         except AdmissionRefused as refusal:
             known.refusal, known.good = refusal, False
         except (ChainError, TimeoutError):
-            await self._go_on_without_chain(job_id, known)
+            await self._go_on_without_chain(job_id, signer, known)
             return
         else:
             known.refusal, known.good = None, True
@@ -180,14 +185,32 @@ class JobGate:
         if not facts.is_open:
             raise JobNotValid(f"Job {facts.job_id} has ended")
 
-    async def _go_on_without_chain(self, job_id: int, known: _Known) -> None:
+    async def _go_on_without_chain(self, job_id: int, signer: Signer, known: _Known) -> None:
         if known.good:
             return
         account = await self._ledger.account(job_id)
         if account is not None and account.claimed > 0:
             known.good, known.refusal = True, None  # it was claimed from before: it was good then
             return
+        if await self._checked_late(job_id, signer, known):
+            return
         raise JobNotValid(f"Job {job_id} cannot be checked now: there is no contact with its contract. Try again later")
+
+    async def _checked_late(self, job_id: int, signer: Signer, known: _Known) -> bool:
+        """Wait for the chain as long as the host allows; True once the job was found good. Raises AdmissionRefused."""
+        ends_at = self._clock() + self._wait_for_chain_s
+        while self._clock() < ends_at:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            if not self._is_ready():
+                continue
+            try:
+                async with asyncio.timeout(max(_LOOK_AGAIN_S, ends_at - self._clock())):
+                    await self._simulate(job_id, signer, known)
+            except (ChainError, TimeoutError):
+                continue
+            known.refusal, known.good, known.checked_at = None, True, self._clock()
+            return True
+        return False
 
     # --- how much ---------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.jobs.status import ChainStatus, CheckpointOutcome
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settings import Settings
-from fabstir_desktop.settlement.admission import JobGate
+from fabstir_desktop.settlement.admission import WAIT_FOR_CHAIN_S, JobGate
 from fabstir_desktop.settlement.board import ProblemBoard
 from fabstir_desktop.settlement.chain import RpcEndpoint
 from fabstir_desktop.settlement.chain_client import ChainClient
@@ -166,6 +166,7 @@ class Settlement:
             max_unproven_tokens=self._settings.max_unproven_tokens,
             is_ready=lambda: self._monitor.is_ready,
             first_look=self._monitor.wait_first_look,
+            wait_for_chain_s=WAIT_FOR_CHAIN_S if self._settings.unknown_jobs == "wait" else 0.0,
         )
 
     async def _account(self, job_id: int) -> JobAccount | None:

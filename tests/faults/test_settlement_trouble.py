@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,27 @@ async def test_with_the_rpc_away_a_known_job_stops_at_the_backlog(world: World, 
         rpc.down = False
         await room.settled(world.job_id)
         await room.generate(world.job_id, 1)
+
+
+async def test_where_the_host_chose_so_unknown_jobs_wait_for_the_rpc(world: World, tmp_path: Path) -> None:
+    strangers = await world.create_job(host="0x" + "5e" * 20)
+    async with (
+        RpcSwitch(world.rpc_url) as rpc,
+        room_in(world, tmp_path, rpc_url=rpc.url, unknown_jobs="wait") as room,
+    ):
+        await room.ready()
+        rpc.down = True
+        await room.problem("C02")
+        ours = asyncio.ensure_future(room.generate(world.job_id, 3))
+        theirs = asyncio.ensure_future(room.generate(strangers, 3))
+        await asyncio.wait({ours, theirs}, timeout=1)
+        assert not ours.done()
+        assert not theirs.done()
+        rpc.down = False
+        await ours
+        with pytest.raises(JobNotValid, match="another host"):
+            await theirs
+        assert (await room.view(world.job_id)).generated == 3
 
 
 async def test_a_node_that_starts_without_rpc_claims_when_it_comes(world: World, tmp_path: Path) -> None:
