@@ -117,6 +117,7 @@ async def test_a_job_that_is_refused_gets_one_error_and_no_token(tmp_path: Path,
     async with serving(tmp_path) as world, world.connect() as socket:
         world.accountant.refuse[5] = error
         [frame] = await ask(socket, inference(job_id=5, session_id="s", id="x"))
+        assert frame.pop("retry_after_s", None) == (10.0 if code == "RATE_LIMITED" else None)
         assert frame == {
             "type": "error",
             "id": "x",

@@ -1,4 +1,14 @@
-"""Sessions as clients see them over real sockets: several sockets, coming back, ending, checkpoints, stopping."""
+"""Sessions as clients see them over real sockets: several sockets, coming back, ending, checkpoints, stopping.
+
+Where each rule that public SDKs rely on is proven from outside: both spellings and every form of id (requests, every job id
+of 256 bits); pings and unknown types ignored (here); `id` and `session_id` in every frame and one `stream_end` under every
+ending (requests, and the hunts of faults/test_server_fuzz); reading while answering, prompts of a session in order, cancel
+at once (requests); initialising again keeps what was said (here and unit/test_server_protocol); `message` beside `error`
+and an answer to what is malformed (here); usage counted by the model's own tokens (the engine's tests); work of a lost
+socket is kept, its session waits for the client to come back (here); slow readers hold nothing up (faults/test_server_attacks,
+23); the acknowledgement waits for nothing (here). Not taken over: messages of 32 MB, which only pictures need; ours end at one
+mebibyte (faults/test_server_conformance).
+"""
 
 from __future__ import annotations
 
