@@ -1,10 +1,10 @@
 """Attacks on the port, each as its attacker would do it; beside each, an honest client is still served.
 
 Numbers are those of the threat list. Where an attack is met elsewhere: decoder (8, 9, 10, 17, 18, 22) in
-unit/test_server_decoder and test_server_fuzz_decoder, Host, Origin, headers, paths and proxies (7, 31, 32, 33, 36, 37) in
-integration/test_server_http, foreign and empty jobs (11, 12, 13, 14) in integration/test_server_requests and
-unit/test_server_protocol; counting and tokenizer (15, 16, 19, 20, 21) belong to the engine and its tests; the flooded waiting line (25) is in
-test_server_fairness.
+unit/test_server_decoder and test_server_fuzz_decoder; Host, Origin, headers, paths and proxies (7, 31, 32, 33, 36, 37) in
+integration/test_server_http; foreign and empty jobs (11, 12, 13, 14) in integration/test_server_requests and
+unit/test_server_protocol; the flooded waiting line (25) in test_server_fairness; counting and tokenizer (15, 16, 19, 20, 21)
+belong to the engine and its tests.
 
 Not met, and why: traffic analysis of the stream (30). Who sees the sizes and times of encrypted frames can guess at the topic
 of an answer. Against that, frames would have to be padded and sent in batches. The protocol has no field that clients
