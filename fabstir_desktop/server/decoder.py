@@ -40,7 +40,8 @@ ROLES: Final = frozenset({"system", "user", "assistant"})
 _MAX_DIGITS = 80
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_INNERMOST = re.compile(r"[\[{][^\[\]{}]*+[\]}]")
+_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _NOTHING: dict[str, Any] = {}
 _REFUSED = object()
 """Stands for a number that was refused, so that no check takes it for one."""
@@ -121,17 +122,17 @@ def _parse(text: str) -> tuple[dict[str, Any], str | None]:
 def _is_deep(text: str) -> bool:
     """Whether brackets outside strings nest deeper than allowed (or do not pair up), found without recursion.
 
+    Square and curly ones count alike; that they match is the parser's affair.
+
     Before parsing, because the parser recurses: where some library has raised Python's recursion limit, a few hundred
     thousand brackets would overflow the C stack and end the process.
     """
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False
-    rest = _STRING.sub("", text)
+    brackets = _STRING.sub("", text).encode("utf-8", "replace").translate(_TO_BRACKETS, _NOT_BRACKETS)
     for _ in range(MAX_DEPTH):
-        rest, pairs = _INNERMOST.subn("", rest)
-        if not pairs:
-            break
-    return "[" in rest or "{" in rest
+        brackets = brackets.replace(b"[]", b"")  # the innermost pairs, all of them and no others
+    return bool(brackets)
 
 
 def _children(value: Any) -> list[Any]:

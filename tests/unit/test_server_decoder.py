@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -354,8 +353,7 @@ def _decode_anything(data: str | bytes) -> None:
         '{"type":"x","a":"' + "\\ud83d\\ude00" * 80_000 + '"}',
     ],
 )
-def test_the_largest_frames_are_decoded_in_well_under_a_second(text: str) -> None:
+@pytest.mark.timeout(30)  # a second is usual; what is not linear in the frame's size takes minutes
+def test_the_largest_frames_are_decoded_in_linear_time(text: str) -> None:
     assert len(text) <= MAX_FRAME_BYTES
-    started = time.process_time()
-    decode_frame(text)
-    assert time.process_time() - started < 1.0
+    assert decode_frame(text) == Ignored()
