@@ -37,6 +37,7 @@ import pytest_asyncio
 from eth_account import Account
 from eth_account.messages import encode_defunct
 from eth_utils.crypto import keccak
+from limits import scaled
 from node_tools import anvil_program
 from secrets_support import canary_key
 
@@ -47,7 +48,7 @@ from fabstir_desktop.devnet.demo import DEMO_TOKENS, DemoWorld, create_job, depl
 
 ANVIL_CHAIN_ID = 84532
 ANVIL_BANK_KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
-START_LIMIT_S = 30.0
+START_LIMIT_S = scaled(30.0)
 _LISTENING = re.compile(r"Listening on 127\.0\.0\.1:(\d+)")
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -279,7 +280,7 @@ async def build_world(
 
 async def wait_until(condition: Callable[[], Awaitable[Any]], limit_s: float = 20.0, poll_s: float = 0.02) -> Any:
     """Wait until the condition answers something true, and return it. Raises AssertionError past the limit."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + scaled(limit_s)
     while not (value := await condition()):
         assert time.monotonic() < deadline, f"{condition} stayed false for {limit_s:g} s"
         await asyncio.sleep(poll_s)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from limits import scaled
+
 from fabstir_desktop.errors import ContextOverflow, EngineBusy, GenerationError, ModelUnavailable, WorkerCrashed
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.inference.client import EngineClient
@@ -260,7 +262,7 @@ def ask(prompt: str, max_tokens: int = 16, **changes: Any) -> GenerationRequest:
 
 async def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0, what: str = "the condition") -> None:
     """Wait for a condition, looking every few milliseconds; fails with `what` when it does not come."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + scaled(timeout_s)
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come within {timeout_s} s"
         await asyncio.sleep(0.005)

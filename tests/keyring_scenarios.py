@@ -17,6 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 import secretstorage
+from limits import scaled
 from wallet_support import CANARY, KEY, OTHER
 
 from fabstir_desktop.errors import FabstirError, KeyExists, KeyringLocked, KeyringUnavailable
@@ -25,7 +26,7 @@ from fabstir_desktop.wallet.keystore import KeyringStore
 from fabstir_desktop.wallet.wallet import Wallet
 
 PASSWORD = "keyring password"
-LIMIT_S = 20.0
+LIMIT_S = scaled(20.0)
 UNLOCK = ("key ctrl+a", f"type {PASSWORD}", "key Return")
 
 

@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from limits import SCALE
 from secrets_support import planted, with_canary
 from websockets.asyncio.client import ClientConnection, connect
-
-SCALE = float(os.environ.get("TEST_TIME_SCALE", "1"))
-"""Every limit of a wait is multiplied by it, for slow machines."""
 
 
 class Product:

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import websockets
 from engine_support import Script, ScriptedEngine, counting_script
+from limits import scaled
 from secrets_support import PROMPT
 
 from fabstir_desktop.errors import AdmissionRefused, JobNotValid, LedgerError
@@ -34,7 +35,7 @@ from fabstir_desktop.server.api_server import ApiServer
 from fabstir_desktop.server.limits import Limits
 from fabstir_desktop.settings import Settings
 
-LIMIT_S = 10.0
+LIMIT_S = scaled(10.0)
 
 
 class MemoryAccountant:
@@ -223,10 +224,10 @@ def tokens_of(frames: Sequence[dict[str, Any]]) -> int:
     return sum(frame["tokens"] for frame in frames if frame["type"] == "stream_chunk")
 
 
-async def until(condition: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
+async def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
     """Wait for a condition. Fails if it does not come."""
     loop = asyncio.get_running_loop()
-    ends_at = loop.time() + limit_s
+    ends_at = loop.time() + scaled(limit_s)
     while not condition():
         assert loop.time() < ends_at, "the condition did not come true in time"
         await asyncio.sleep(0.005)
@@ -302,9 +303,9 @@ class ServerProcess:
                 return float(line.rsplit(" ", 1)[1])
         raise AssertionError(f"{name} is not among the metrics")
 
-    async def until_metric(self, name: str, value: float, limit_s: float = LIMIT_S) -> None:
+    async def until_metric(self, name: str, value: float, limit_s: float = 10.0) -> None:
         loop = asyncio.get_running_loop()
-        ends_at = loop.time() + limit_s
+        ends_at = loop.time() + scaled(limit_s)
         while (found := await self.metric(name)) != value:
             assert loop.time() < ends_at, f"{name} is {found}, not {value}"
             await asyncio.sleep(0.05)
@@ -323,12 +324,12 @@ async def server_process(data_dir: Path, delay_s: float = 0.0, **changes: Any) -
     assert process.stdout is not None
     assert process.stdin is not None
     try:
-        url = (await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip()
+        url = (await asyncio.wait_for(process.stdout.readline(), scaled(30))).decode().strip()
         assert url.startswith("ws://"), errors.read_text()
         yield ServerProcess(process, url)
         assert process.returncode is None, f"the server died: {errors.read_text()[-3000:]}"
         process.stdin.close()
-        assert await asyncio.wait_for(process.wait(), 10) == 0, errors.read_text()[-3000:]
+        assert await asyncio.wait_for(process.wait(), scaled(10)) == 0, errors.read_text()[-3000:]
         assert "Traceback" not in errors.read_text(), errors.read_text()[-3000:]
     finally:
         if process.returncode is None:

@@ -13,6 +13,7 @@ import pytest
 from ledger_disk import FaultyDisk
 from ledger_rules import check_file
 from ledger_support import HOST, VENUE, attempt, fact, payment, plan
+from limits import scaled
 
 from fabstir_desktop.errors import LedgerError, LedgerRefused
 from fabstir_desktop.jobs.claims import SlotState
@@ -69,7 +70,7 @@ class Host:
     async def recover(self) -> None:
         """Nobody writes, yet the ledger finds out by itself that the disk is healed."""
         assert self.ledger is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(scaled(10)):
             while self.ledger.failure is not None:
                 await asyncio.sleep(0.002)
 
@@ -205,14 +206,14 @@ async def lose_power(folder: Path, at: int, chance: random.Random) -> bool:
     await host.close()
     path = folder / "image" / "ledger.db"
     if path.exists():
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(scaled(20)):
             await (await Ledger.open(path, VENUE)).close()
         generated = check_file(path)
         for job in JOBS:
             assert host.safe[job] <= generated.get(job, 0) <= host.tried[job], (
                 "tokens below a durable claim are durable"
             )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(scaled(20)):
             ledger = await Ledger.open(path, VENUE)
             hashes = {sent.tx_hash for slot in await ledger.slots(HOST) for sent in slot.attempts}
             await ledger.close()

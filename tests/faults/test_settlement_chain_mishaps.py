@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from chain_support import Anvil, World, build_world
+from limits import scaled
 from settlement_support import Room, make_settings, make_signer, open_room, room_in
 
 from fabstir_desktop.devnet.client import ChainClient
@@ -91,7 +92,7 @@ async def test_a_fee_that_became_too_low_is_raised_with_the_same_nonce_and_calld
         async def bumped() -> bool:
             return len((await room.ledger.slots(world.host_address))[0].attempts) > 1
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(scaled(20)):
             while not await bumped():
                 await asyncio.sleep(0.05)
         async with mining(world):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from chain_support import Anvil, World, build_world
+from limits import scaled
 from settlement_support import Room, make_signer, room_in
 
 from fabstir_desktop.devnet.client import ChainClient
@@ -140,7 +141,7 @@ async def live_until_killed(world: World, data_dir: Path, point: KillPoint, mish
             await room.reach(lambda view: view.claimed == FIRST_CLAIM, world.job_id)
             await world.mine(4)
             room.settlement._manager._finality_at = 0.0  # type: ignore[union-attr]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(scaled(20)):
             await killed.wait()
         await room.die()
         await mishap(world, room)
@@ -210,7 +211,7 @@ async def test_a_kill_in_the_middle_of_recovery_changes_nothing(quick_final_anvi
 
                 setattr(room.ledger, method, deadly)
                 await room.settlement.set_signer(make_signer(world.host_key, world.chain_id, world.contract))
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(scaled(20)):
                     await killed.wait()
                 await room.die()
             await drain(world, data_dir)

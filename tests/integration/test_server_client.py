@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from engine_support import ScriptedEngine, script_of
-from server_support import refused, serving
+from server_support import refused, serving, until
 
 from fabstir_desktop.errors import EnvironmentFault, UserError
 from fabstir_desktop.server.client import ChatResult, chat, socket_url
@@ -65,8 +65,7 @@ async def test_a_host_that_goes_away_is_said_plainly(tmp_path: Path) -> None:
     engine.hold = asyncio.Event()
     async with serving(tmp_path, engine) as world:
         task = asyncio.ensure_future(chatted(world.url))
-        while engine.status.active_streams == 0:
-            await asyncio.sleep(0.01)
+        await until(lambda: engine.status.active_streams == 1)
         for connection in list(world.server._doorkeeper.connections):
             connection.transport.abort()
         with pytest.raises(EnvironmentFault, match="before the answer was complete"):

@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from limits import SCALE
+
 SIZE = (1400, 960)
 PROGRAMS = ("Xvfb", "openbox", "tint2", "xdotool")
 WINDOW = "^Fabstir host"
 TITLED = "^[A-Z]"
 """Windows and questions have a title; the icon in the panel and menus have the name of the program."""
 LARGEST_ICON = 48
-SCALE = float(os.environ.get("TEST_TIME_SCALE", "1"))
-"""Every limit of a wait is multiplied by it, for slow machines."""
 _PANEL = """
 panel_items = ST
 panel_position = bottom center horizontal

@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from desk import WINDOW, Desk
 
 PAGES = ("dashboard", "jobs", "transactions", "models", "wallet", "logs", "settings")

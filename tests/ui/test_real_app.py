@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 from desk import WINDOW, Desk
-from product_support import SCALE, ask, brief_request
+from limits import SCALE
+from product_support import ask, brief_request
 from websockets.asyncio.client import connect
 
 TESTS = Path(__file__).resolve().parent.parent
