@@ -161,25 +161,28 @@ class Answering:
     async def _unless_cancelled(
         self, run: Run, work: Coroutine[Any, Any, T], too_late: Callable[[T], Awaitable[None]] | None = None
     ) -> T:
-        """The work's result. Raises Interrupted if the request is cancelled first, EngineBusy after `admission_s`."""
+        """The work's result. Raises Interrupted if the request is cancelled first, EngineBusy after `admission_s`.
+
+        A result is either returned or given to `too_late`, never both: a ticket must not be closed and used.
+        """
+        if run.cancelled.done():  # also before its first step: then nothing is begun, and no place in the line is taken
+            work.close()
+            raise Interrupted
         task = asyncio.get_running_loop().create_task(work)
         limit_s = self._limits.admission_s if too_late is not None else None
+        is_wanted = False
         try:
             either: set[asyncio.Future[Any]] = {task, run.cancelled}
             await asyncio.wait(either, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            if not run.cancelled.done():
-                raise EngineBusy("the job could not be checked in time", position=0, retry_after_s=5.0)
-            if too_late is None:  # the engine was told and ends it within a step
-                await asyncio.wait({task}, timeout=_LET_GO_S)
-            raise Interrupted
-        finally:
+            if run.cancelled.done():
+                raise Interrupted
             if not task.done():
-                task.cancel()
-                await asyncio.wait({task}, timeout=_LET_GO_S)
-            if run.cancelled.done() and too_late is not None and _has_result(task):
-                await too_late(task.result())
+                raise EngineBusy("the job could not be checked in time", position=0, retry_after_s=5.0)
+            is_wanted = True
+            return task.result()
+        finally:
+            if not is_wanted:
+                await _let_go(task, too_late)
 
     # --- tokens -----------------------------------------------------------------------------------------------------
 
@@ -321,8 +324,13 @@ async def _next(stream: AsyncGenerator[GenerationEvent]) -> GenerationEvent:
     return await anext(stream)
 
 
-def _has_result(task: asyncio.Task[Any]) -> bool:
-    return task.done() and not task.cancelled() and task.exception() is None
+async def _let_go(task: asyncio.Task[T], too_late: Callable[[T], Awaitable[None]] | None) -> None:
+    """End work that nobody waits for any more; what it still brought goes to `too_late`."""
+    task.cancel()
+    await asyncio.wait({task}, timeout=_LET_GO_S)
+    is_result = task.done() and not task.cancelled() and task.exception() is None
+    if is_result and too_late is not None:
+        await too_late(task.result())
 
 
 def _forget_half(turns: tuple[Message, ...]) -> tuple[Message, ...]:
