@@ -35,6 +35,7 @@ from fabstir_desktop.jobs.problems import Problem, ProblemList, Severity
 from fabstir_desktop.jobs.status import CheckpointOutcome, NodeStatus, ServingState, WalletState, WalletStatus
 from fabstir_desktop.jobs.views import EarningsPoint, EarningsView, JobView, TransactionView
 from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.wallet.creation import address_of, create_key
 from fabstir_desktop.server.api_server import ApiServer
 from fabstir_desktop.server.exposure import exposure_after
 from fabstir_desktop.settings import Settings, save_setting
@@ -227,6 +228,16 @@ class HostNode:
         return await self._wallet.keep_environment_key()
 
     async def unlock_keystore(self, password: str) -> WalletStatus:
+    async def create_key(self, copy_path: Path, password: str, *, in_file: bool) -> WalletStatus:
+        """Make a key, keep an encrypted copy of it, then store it and begin to submit. Raises what wallet.creation says."""
+        status = await create_key(self._wallet, copy_path, password, in_file=in_file)
+        await self._use_key()
+        return status
+
+    async def address_of_key(self, text: str) -> str:
+        """Whose key this is; nothing is stored. Raises KeyInvalid."""
+        return await address_of(text)
+
         """Open the encrypted keystore file. Raises KeyMissing, KeyringLocked (wrong password), KeyInvalid."""
         status = await self._wallet.unlock_file(password)
         await self._use_key()

@@ -43,6 +43,7 @@ from fabstir_desktop.jobs.views import (
 )
 from fabstir_desktop.server.exposure import exposure_after
 from fabstir_desktop.settings import Settings, save_setting
+from fabstir_desktop.wallet.creation import address_of
 
 ADDRESS = "0x12ab34Cd56eF7890aB12cD34Ef56789012349fE0"
 CONTRACT = "0x2ACcc60893872A499700908889B38C5420CBcFD1"
@@ -291,6 +292,15 @@ class FakeNode:
         await self._command("remove_key")
         self.status = _with_wallet(self.status, WalletStatus(WalletState.NONE))
         self.feed.publish(WalletChanged())
+
+    async def create_key(self, copy_path: Path, password: str, *, in_file: bool) -> WalletStatus:
+        await self._command("create_key", copy_path, len(password), in_file)
+        self.status = _with_wallet(self.status, WALLET)
+        self.feed.publish(WalletChanged())
+        return WALLET
+
+    async def address_of_key(self, text: str) -> str:
+        return await address_of(text)
 
     async def reload_key(self) -> None:
         await self._command("reload_key")

@@ -115,7 +115,7 @@ def test_without_a_keyring_the_key_goes_into_a_file_whose_password_is_asked_twic
     qtbot: QtBot, window: MainWindow, busy_node: FakeNode
 ) -> None:
     busy_node.set_status(wallet=WalletStatus(WalletState.UNAVAILABLE, detail="No keyring answers."))
-    page = _page(window, "wallet")
+    page = _page(window, "wallet").keys
     qtbot.waitUntil(page.file_button.isVisible)
     form = page.import_into_file()
     _fill(form, SECRET, "short", "short")
@@ -135,7 +135,7 @@ def test_a_locked_key_file_is_opened_with_its_password_and_a_wrong_one_is_said(
     qtbot: QtBot, window: MainWindow, busy_node: FakeNode
 ) -> None:
     busy_node.set_status(wallet=replace(IN_FILE, state=WalletState.LOCKED))
-    page = _page(window, "wallet")
+    page = _page(window, "wallet").keys
     qtbot.waitUntil(page.password_button.isVisible)
     assert not page.unlock_button.isVisible()
     busy_node.fail_with = KeyringLocked("the password does not open the keystore file")
@@ -151,7 +151,7 @@ def test_replacing_lists_the_claims_on_their_way_and_keeps_the_new_key_in_the_sa
     qtbot: QtBot, window: MainWindow, busy_node: FakeNode
 ) -> None:
     busy_node.set_status(wallet=IN_FILE)
-    page = _page(window, "wallet")
+    page = _page(window, "wallet").keys
     qtbot.waitUntil(lambda: window.bridge.status.wallet.source is KeySource.FILE)
     dialog: TypedConfirmation = page.replace_key()
     told = "\n".join(label.text() for label in dialog.findChildren(type(page.error)))
@@ -168,7 +168,7 @@ def test_replacing_lists_the_claims_on_their_way_and_keeps_the_new_key_in_the_sa
 def test_a_back_up_asks_where_and_for_a_password_and_never_shows_the_key(
     qtbot: QtBot, window: MainWindow, busy_node: FakeNode, tmp_path: Path
 ) -> None:
-    page = _page(window, "wallet")
+    page = _page(window, "wallet").keys
     dialog = page.back_up()
     dialog.fileSelected.emit(str(tmp_path / "copy.json"))
     dialog.close()

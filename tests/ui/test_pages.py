@@ -215,7 +215,7 @@ def test_the_address_is_copied_whole_and_shown_as_a_code(window: MainWindow) -> 
     assert QGuiApplication.clipboard().text() == ADDRESS
     assert page.qr.accessibleDescription() == ADDRESS
     assert len(page.qr._modules) >= 25
-    assert "GNOME Keyring" in page.key_word.text()
+    assert "GNOME Keyring" in page.keys.key_word.text()
 
 
 def test_importing_a_key_hides_it_hands_it_over_once_and_wipes_the_field(
@@ -223,8 +223,8 @@ def test_importing_a_key_hides_it_hands_it_over_once_and_wipes_the_field(
 ) -> None:
     busy_node.set_status(wallet=WalletStatus(WalletState.NONE))
     page = _wallet(window)
-    qtbot.waitUntil(page.import_button.isVisible)
-    dialog: HiddenEntry = page.import_key()
+    qtbot.waitUntil(page.keys.import_button.isVisible)
+    dialog: HiddenEntry = page.keys.import_key()
     assert dialog.field.echoMode() is QLineEdit.EchoMode.Password
     assert not dialog.accept_button.isEnabled()
     dialog.field.setText(f"  {SECRET} ")
@@ -232,7 +232,7 @@ def test_importing_a_key_hides_it_hands_it_over_once_and_wipes_the_field(
     dialog.accept_button.click()
     assert field.text() == ""
     qtbot.waitUntil(lambda: ("set_key", len(SECRET), False) in busy_node.calls)
-    qtbot.waitUntil(page.replace_button.isVisible)
+    qtbot.waitUntil(page.keys.replace_button.isVisible)
     assert SECRET[2:] not in caplog.text
 
 
@@ -241,10 +241,10 @@ def test_a_key_that_is_refused_is_explained_without_repeating_it(
 ) -> None:
     page = _wallet(window)
     busy_node.fail_with = KeyInvalid("that is not a private key: 64 hexadecimal digits expected, got 63")
-    page._store(SECRET[:-1])
-    qtbot.waitUntil(page.error.isVisible)
-    assert "got 63" in page.error.text()
-    assert SECRET[10:20] not in page.error.text()
+    page.keys._store(SECRET[:-1])
+    qtbot.waitUntil(page.keys.error.isVisible)
+    assert "got 63" in page.keys.error.text()
+    assert SECRET[10:20] not in page.keys.error.text()
 
 
 def test_waiting_for_the_keyring_is_shown_and_can_be_abandoned(
@@ -252,21 +252,21 @@ def test_waiting_for_the_keyring_is_shown_and_can_be_abandoned(
 ) -> None:
     page = _wallet(window)
     busy_node.hold = asyncio.Event()
-    page._store(SECRET)
-    qtbot.waitUntil(page.waiting_row.isVisible)
-    assert not page.key_actions.isEnabled()
-    page.cancel_button.click()
-    qtbot.waitUntil(lambda: not page.waiting_row.isVisible())
-    assert page.key_actions.isEnabled()
+    page.keys._store(SECRET)
+    qtbot.waitUntil(page.keys.waiting_row.isVisible)
+    assert not page.keys.key_actions.isEnabled()
+    page.keys.cancel_button.click()
+    qtbot.waitUntil(lambda: not page.keys.waiting_row.isVisible())
+    assert page.keys.key_actions.isEnabled()
 
 
 def test_a_locked_keyring_offers_to_try_again(qtbot: QtBot, window: MainWindow, busy_node: FakeNode) -> None:
     busy_node.set_status(wallet=WalletStatus(WalletState.LOCKED, detail="The keyring is locked.", action="Unlock it."))
     page = _wallet(window)
-    qtbot.waitUntil(page.unlock_button.isVisible)
+    qtbot.waitUntil(page.keys.unlock_button.isVisible)
     busy_node.fail_with = KeyringLocked("the keyring's prompt was dismissed")
-    page.unlock_button.click()
-    qtbot.waitUntil(page.error.isVisible)
+    page.keys.unlock_button.click()
+    qtbot.waitUntil(page.keys.error.isVisible)
     assert ("reload_key",) in busy_node.calls
 
 
@@ -274,13 +274,13 @@ def test_removing_the_key_needs_the_last_four_characters_of_the_address(
     qtbot: QtBot, window: MainWindow, busy_node: FakeNode
 ) -> None:
     page = _wallet(window)
-    dialog: TypedConfirmation = page.remove_key()
+    dialog: TypedConfirmation = page.keys.remove_key()
     dialog.field.setText("9fE")
     assert not dialog.accept_button.isEnabled()
     dialog.field.setText("9fe0")
     dialog.accept_button.click()
     qtbot.waitUntil(lambda: ("remove_key",) in busy_node.calls)
-    qtbot.waitUntil(page.import_button.isVisible)
+    qtbot.waitUntil(page.keys.import_button.isVisible)
 
 
 def test_a_key_from_the_environment_can_be_moved_into_the_keyring(
@@ -288,8 +288,8 @@ def test_a_key_from_the_environment_can_be_moved_into_the_keyring(
 ) -> None:
     busy_node.set_status(wallet=WalletStatus(WalletState.READY, ADDRESS, KeySource.ENVIRONMENT, "environment variable"))
     page = _wallet(window)
-    qtbot.waitUntil(page.keep_button.isVisible)
-    page.keep_button.click()
+    qtbot.waitUntil(page.keys.keep_button.isVisible)
+    page.keys.keep_button.click()
     qtbot.waitUntil(lambda: ("keep_environment_key",) in busy_node.calls)
 
 
