@@ -162,8 +162,8 @@ class Protocol:
         """The request's job was found good: pin it to the peer. False if another peer has it."""
         if request.job_id is None:
             return True
-        group, sessions = self._pins.setdefault(request.job_id, (request.peer.group, set()))
-        if group != request.peer.group:
+        owner, sessions = self._pins.setdefault(request.job_id, (request.peer.identity, set()))
+        if owner != request.peer.identity:
             return False
         sessions.add(request.session)
         request.session.jobs.add(request.job_id)
@@ -268,7 +268,7 @@ class Protocol:
 
     def _check_pin(self, job_id: int | None, peer: Peer) -> None:
         pin = self._pins.get(job_id) if job_id is not None else None
-        if pin is not None and pin[0] != peer.group:
+        if pin is not None and pin[0] != peer.identity:
             raise Contested("JOB_NOT_VALID", "this job is in use by another client")
 
     def _check_load(self, socket: _Socket, session: Session, job_id: int | None, now_s: float) -> None:
@@ -314,7 +314,7 @@ class Protocol:
     def _known_session(self, socket: _Socket, session_id: str | None) -> Session | None:
         if session_id is None:
             return socket.current or socket.own
-        return self._sessions.get(SessionKey(socket.peer.group, session_id))
+        return self._sessions.get(SessionKey(socket.peer.identity, session_id))
 
     def _session_for(self, socket: _Socket, session_id: str | None, now_s: float) -> Session:
         if session_id is not None:
@@ -322,12 +322,12 @@ class Protocol:
         if socket.current is not None:
             return socket.current
         if socket.own is None:
-            key = SessionKey(socket.peer.group, f"socket-{uuid4().hex}")
+            key = SessionKey(socket.peer.identity, f"socket-{uuid4().hex}")
             socket.own = self._open(socket, key, now_s, is_named=False)
         return socket.own
 
     def _named_session(self, socket: _Socket, session_id: str, now_s: float) -> Session:
-        key = SessionKey(socket.peer.group, session_id)
+        key = SessionKey(socket.peer.identity, session_id)
         session = self._sessions.get(key)
         if session is None:
             return self._open(socket, key, now_s, is_named=True)

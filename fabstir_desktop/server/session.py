@@ -20,22 +20,29 @@ _TRANSCRIPT_MARKS = ("<|im_start|>", "<|start|>", "<|start_header_id|>", "<start
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end. `group` is what limits and pins count by: an IPv4 address or an IPv6 /64.
+    """Who is at the other end. `group` is what limits count by: an IPv4 address or an IPv6 /64.
 
     `is_local`: a program on this machine: loopback, no web page (no Origin), not passed on by a proxy.
+    `hidden_as`: a name for this connection alone, where a proxy that is not trusted hides many clients behind one address.
     """
 
     address: str
     group: str
     is_loopback: bool
     is_local: bool
+    hidden_as: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """Whose sessions and jobs these are: the group's, but of clients that cannot be told apart each has its own."""
+        return self.hidden_as or self.group
 
 
 @dataclass(frozen=True, slots=True)
 class SessionKey:
     """Session ids are chosen by clients and easily guessed: two peers with the same id have two sessions."""
 
-    group: str
+    identity: str
     session_id: str
 
 
