@@ -1,115 +1,66 @@
-"""Attacks on the port, each as its attacker would do it; beside each, an honest client is still served.
+"""Attacks on the port with connections and bytes, each as its attacker would do it; an honest client is still served.
 
-Numbers are those of the threat list. Where an attack is met elsewhere: decoder (8, 9, 10, 17, 18, 22) in
-unit/test_server_decoder and test_server_fuzz_decoder; Host, Origin, headers, paths and proxies (7, 31, 32, 33, 36, 37) in
-integration/test_server_http; foreign and empty jobs (11, 12, 13, 14) in integration/test_server_requests and
-unit/test_server_protocol; the flooded waiting line (25) in test_server_fairness; counting and tokenizer (15, 16, 19, 20, 21)
-belong to the engine and its tests.
+Numbers are those of the threat list. Requests and words (11, 14, 22, 26 to 29) are in test_server_attacks_requests, doors
+(32 to 35, 37) in test_server_attacks_doors; the decoder (8, 9, 10, 17, 18) in unit/test_server_decoder and
+test_server_fuzz_decoder; headers, paths and proxies (7, 31, 36) in integration/test_server_http; jobs that are foreign, empty
+or missing (12, 13) in integration/test_server_requests and unit/test_server_protocol; the flooded waiting line (25) in
+test_server_fairness; counting and tokenizer (15, 16, 19, 20, 21) belong to the engine and its tests.
 
 Not met, and why: traffic analysis of the stream (30). Who sees the sizes and times of encrypted frames can guess at the topic
-of an answer. Against that, frames would have to be padded and sent in batches. The protocol has no field that clients
-would ignore as padding, a frame a token is what they are promised, and batches of 100 ms would be felt at every answer; none
-of the known remedies is complete. Instead the port offers wss, compression (which would add to the leak) is not spoken, and
-who needs more than that puts a VPN or an onion service before the host.
+of an answer. Padding alone would be possible (JSON allows blanks behind the object), but the times and the number of frames
+would still tell; a frame a token is what clients are promised, and batches of 100 ms would be felt at every answer. None of
+the known remedies is complete. Instead the port offers wss, compression (which would add to the leak) is not spoken, and who
+needs more than that puts a VPN or an onion service before the host.
 """
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import json
-import logging
-import os
 import socket
-import struct
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import websockets
-from engine_support import Script, ScriptedEngine, counting_script
+from attack_support import UPGRADE, close_code, from_address, is_served, masked, pour, raw_socket
+from engine_support import ScriptedEngine
 from server_support import (
+    LIMIT_S,
+    ServerProcess,
     ask,
     http_get,
     inference,
-    raw_request,
-    receive,
     receive_until,
-    send,
     server_process,
     serving,
-    tokens_of,
     until,
 )
 
-import fabstir_desktop.server
 from fabstir_desktop.server.limits import Limits
-from fabstir_desktop.settings import Settings
 
-UPGRADE = (
-    b"GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
-
-
-def masked(first: int, payload: bytes) -> bytes:
-    """A client's frame with its first byte given, masked with zeros."""
-    size = len(payload)
-    if size < 126:
-        head = struct.pack("!BB", first, 0x80 | size)
-    elif size < 65536:
-        head = struct.pack("!BBH", first, 0x80 | 126, size)
-    else:
-        head = struct.pack("!BBQ", first, 0x80 | 127, size)
-    return head + b"\0\0\0\0" + payload
-
-
-async def raw_socket(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A WebSocket without a library: the handshake is done, the rest is bytes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(UPGRADE)
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
-    assert head.startswith(b"HTTP/1.1 101 ")
-    return reader, writer
-
-
-async def is_served(place: Any, **fields: Any) -> bool:
-    async with asyncio.timeout(5), place.connect() as socket:
-        frames = await ask(socket, inference(job_id=1, **fields))
-        return bool(frames[-1].get("reason") == "complete" and tokens_of(frames) == 5)
-
-
-async def pour(writer: asyncio.StreamWriter) -> None:
-    """20 MB of pings."""
-    for _ in range(200):
-        writer.write(masked(0x89, b"p" * 125) * 800)
-        await writer.drain()
-
-
-def close_code(data: bytes) -> int:
-    """The code of the close frame at the end of what a server sent."""
-    at = data.rfind(b"\x88")
-    return int.from_bytes(data[at + 2 : at + 4], "big")
-
+LONG_ANSWER = 60_000
+LONG_ID = "x" * 128
+"""Echoed in every frame: an answer of 60,000 tokens is then more than all buffers of a connection hold."""
 
 # --- 1 to 7: connections and bytes -------------------------------------------------------------------------------------
 
 
 async def test_1_a_flood_of_pings_that_reads_nothing_is_cut_off_with_flat_memory(tmp_path: Path) -> None:
     async with server_process(tmp_path) as server:
-        assert await is_served(server)
+
+        async def flood() -> None:
+            _, writer = await raw_socket(server.port)
+            with pytest.raises(ConnectionError):
+                await pour(writer)
+            writer.close()
+
+        await flood()  # what the allocator takes at first is kept
         before = server.memory_bytes
-        _, writer = await raw_socket(server.port)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        with pytest.raises(ConnectionError):
-            await pour(writer)
-        assert loop.time() - began < 5
+        for _ in range(3):
+            await flood()
         assert server.memory_bytes - before < 5_000_000
-        assert await server.metric('fabstir_connections_refused_total{reason="control frames"}') >= 1
+        assert await server.metric('fabstir_connections_refused_total{reason="control frames"}') >= 4
         assert await is_served(server)
-        writer.close()
 
 
 async def test_1_pings_within_their_rate_cannot_fill_the_write_buffer(tmp_path: Path) -> None:
@@ -131,12 +82,10 @@ async def test_2_hundreds_of_half_open_connections_leave_room_for_an_honest_clie
             _, writer = await asyncio.open_connection("127.0.0.1", world.port)
             writer.write(UPGRADE[: number % len(UPGRADE)])
             writers.append(writer)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         assert await is_served(world)
-        assert loop.time() - began < 1
+        assert world.server._doorkeeper.half_open, "they were there all the while"
         await until(lambda: len(world.server._doorkeeper.half_open) <= 64)
-        await until(lambda: len(world.server._doorkeeper.connections) == 0, limit_s=9)
+        await until(lambda: len(world.server._doorkeeper.connections) == 0)
         for writer in writers:
             writer.close()
 
@@ -165,7 +114,7 @@ async def test_3_more_fragments_than_any_client_needs_are_refused(tmp_path: Path
             assert (await receive_until(socket, "stream_end"))[-1]["reason"] == "complete"
         reader, writer = await raw_socket(world.port)
         writer.write(masked(0x01, b"{") + masked(0x00, b" ") * 100)
-        assert close_code(await asyncio.wait_for(reader.read(), 5)) == 1008
+        assert close_code(await asyncio.wait_for(reader.read(), LIMIT_S)) == 1008
         writer.close()
 
 
@@ -188,14 +137,10 @@ async def test_4_connections_above_the_cap_are_told_so_and_the_others_live(tmp_p
 
 async def test_4_one_address_cannot_take_all_places(tmp_path: Path) -> None:
     async with serving(tmp_path, trusted_proxies=("127.0.0.1",)) as world:
-
-        def from_address(address: str) -> Any:
-            return world.connect(additional_headers={"X-Forwarded-For": address})
-
-        hoard = [await from_address(f"2001:db8::{number:x}") for number in range(16)]
+        hoard = [await from_address(world, f"2001:db8::{number:x}") for number in range(16)]
         with pytest.raises(websockets.InvalidStatus):
-            await from_address("2001:db8::ffff")  # the same /64
-        async with from_address("2001:db8:0:1::1") as honest:
+            await from_address(world, "2001:db8::ffff")  # the same /64
+        async with from_address(world, "2001:db8:0:1::1") as honest:
             assert (await ask(honest, inference(job_id=1)))[-1]["reason"] == "complete"
         for connection in hoard:
             await connection.close()
@@ -208,20 +153,25 @@ async def test_5_compression_is_not_spoken(tmp_path: Path) -> None:
             assert (await ask(socket, inference(job_id=1)))[-1]["reason"] == "complete"
         reader, writer = await raw_socket(world.port)
         writer.write(masked(0xC1, b"\x00" * 10))
-        assert close_code(await asyncio.wait_for(reader.read(), 5)) == 1002
+        assert close_code(await asyncio.wait_for(reader.read(), LIMIT_S)) == 1002
         writer.close()
 
 
-async def test_6_messages_above_the_transports_limit_end_the_connection_before_they_are_read(tmp_path: Path) -> None:
+async def test_6_a_thousand_messages_above_the_transports_limit_are_ended_before_they_are_read(tmp_path: Path) -> None:
     async with server_process(tmp_path) as server:
-        assert await is_served(server)
+        beginning = masked(0x81, b"x" * (5 << 20))[: 1 << 16]
+
+        async def send_large(count: int) -> None:
+            for _ in range(count):
+                reader, writer = await raw_socket(server.port)
+                writer.write(beginning)
+                assert close_code(await asyncio.wait_for(reader.read(), LIMIT_S)) == 1009
+                writer.close()
+
+        await send_large(100)
         before = server.memory_bytes
-        for _ in range(50):
-            reader, writer = await raw_socket(server.port)
-            writer.write(masked(0x81, b"x" * (5 << 20))[: 1 << 16])
-            assert close_code(await asyncio.wait_for(reader.read(), 5)) == 1009
-            writer.close()
-        assert server.memory_bytes - before < 10_000_000
+        await asyncio.gather(*(send_large(250) for _ in range(4)))
+        assert server.memory_bytes - before < 5_000_000
         assert await is_served(server)
 
 
@@ -249,23 +199,72 @@ async def test_23_a_reader_that_does_not_read_loses_its_stream_and_nothing_grows
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.connect(("127.0.0.1", world.port))
         slow.sendall(UPGRADE)
-        slow.sendall(masked(0x81, json.dumps(inference(job_id=7, session_id="s", max_tokens=1_000_000)).encode()))
+        slow.sendall(
+            masked(0x81, json.dumps(inference(job_id=7, session_id="s", max_tokens=LONG_ANSWER, id=LONG_ID)).encode())
+        )
         await until(lambda: world.accountant.totals.get(7, 0) > 100)
         assert await is_served(world)
         await until(lambda: world.server._doorkeeper.refused["slow reader"] == 1)
         await until(lambda: world.engine.status.active_streams == 0)
         counted = world.accountant.totals[7]
-        assert counted < 1_000_000
+        assert counted < LONG_ANSWER
         assert ("finish", 7, "cancelled") in world.accountant.log
         await until(lambda: world.accountant.ended().count("s") == 1)
         assert world.accountant.totals[7] == counted
         slow.close()
 
 
+async def slow_readers(server: ServerProcess, count: int) -> None:
+    """Clients that ask for a long answer and read none of it; until the server has let all of them go."""
+    dropped = 'fabstir_connections_refused_total{reason="slow reader"}'
+    before = await server.metric(dropped, absent=0)
+    sockets = []
+    for number in range(count):
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", server.port))
+        session_id = f"{number}".rjust(128, "s")
+        frame = inference(job_id=number, session_id=session_id, max_tokens=LONG_ANSWER, id=LONG_ID)
+        slow.sendall(UPGRADE + masked(0x81, json.dumps(frame).encode()))
+        sockets.append(slow)
+    await server.until_metric(dropped, before + count, 30)
+    await server.until_metric("fabstir_active_streams", 0)
+    for slow in sockets:
+        slow.close()
+
+
+async def test_23_many_readers_that_do_not_read_take_no_memory(tmp_path: Path) -> None:
+    async with server_process(tmp_path, limits={"send_s": 0.5}, session_grace_seconds=0) as server:
+        await slow_readers(server, 4)
+        before = server.memory_bytes
+        await slow_readers(server, 4)
+        assert server.memory_bytes - before < 8_000_000
+        assert await is_served(server)
+
+
+async def test_24_a_client_that_drops_costs_no_further_token_and_frees_its_stream_at_once(tmp_path: Path) -> None:
+    """The engine gives nothing more: what frees the stream, and the place of those that wait, is the drop alone."""
+    engine = ScriptedEngine(parallel=1)
+    async with serving(tmp_path, engine) as world:
+        engine.hold = asyncio.Event()
+        running, waiting = await raw_socket(world.port), await raw_socket(world.port)
+        for number, (_, writer) in enumerate((running, waiting)):
+            frame = inference(job_id=number, session_id=f"s{number}", max_tokens=100)
+            writer.write(masked(0x81, json.dumps(frame).encode()))
+            await until(lambda wanted=number: engine.status.active_streams + engine.status.queued_requests > wanted)  # type: ignore[misc]
+        waiting[1].transport.abort()
+        await until(lambda: engine.status.queued_requests == 0)
+        assert engine.status.active_streams == 1
+        running[1].transport.abort()
+        await until(lambda: engine.status.active_streams == 0)
+        assert not engine.hold.is_set()
+        assert world.accountant.totals == {}
+        engine.hold.set()
+        assert await is_served(world)
+
+
 async def test_24_a_thousand_clients_that_send_and_drop_leave_every_place_free(tmp_path: Path) -> None:
     async with server_process(tmp_path, delay_s=0.002, session_grace_seconds=0) as server:
-        assert await is_served(server)
-        descriptors, memory = server.descriptors, server.memory_bytes
         frame = masked(0x81, json.dumps(inference(job_id=5, session_id="s", max_tokens=500)).encode())
 
         async def churn(count: int) -> None:
@@ -275,6 +274,9 @@ async def test_24_a_thousand_clients_that_send_and_drop_leave_every_place_free(t
                 await reader.read(100)
                 writer.transport.abort()
 
+        await asyncio.gather(*(churn(10) for _ in range(16)))
+        await server.until_metric("fabstir_connections", 0)
+        descriptors, memory = server.descriptors, server.memory_bytes
         await asyncio.gather(*(churn(63) for _ in range(16)))
         await server.until_metric("fabstir_active_streams", 0)
         await server.until_metric("fabstir_connections", 0)
@@ -283,122 +285,3 @@ async def test_24_a_thousand_clients_that_send_and_drop_leave_every_place_free(t
         assert server.descriptors - descriptors <= 2
         assert server.memory_bytes - memory < 15_000_000
         assert await is_served(server)
-
-
-# --- 14, 26 to 29, 34, 35: requests, words and doors -------------------------------------------------------------------
-
-
-async def test_14_the_same_request_from_many_sockets_runs_in_order_one_at_a_time(tmp_path: Path) -> None:
-    engine = ScriptedEngine(lambda request: Script(counting_script(request).pieces, delay_s=0.001))
-    async with serving(tmp_path, engine) as world:
-        sockets = [await world.connect() for _ in range(10)]
-        most = 0
-        for socket_ in sockets:
-            await send(socket_, inference(job_id=1, session_id="shared", id="x"))
-        for socket_ in sockets:
-            assert (await receive_until(socket_, "stream_end"))[-1]["tokens_used"] == 5
-            most = max(most, engine.status.active_streams)
-        assert most <= 1
-        assert world.accountant.totals == {1: 50}
-        for socket_ in sockets:
-            await socket_.close()
-
-
-async def test_26_what_clients_send_cannot_forge_or_flood_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    async with serving(tmp_path) as world:
-        for evil in ("\nCHECKPOINT NEEDED for job 1 with 100 tokens!", "\x1b[2J", "\u202eabc", "\r\n"):
-            async with world.connect() as socket_:
-                await send(socket_, inference(job_id=1, session_id=evil))
-                assert (await receive(socket_))["code"] == "INVALID_REQUEST"
-                await send(socket_, {"type": evil})
-                await send(socket_, inference(job_id=1, model=evil, id=evil))
-                await receive_until(socket_, "stream_end")
-        for _ in range(300):
-            _, writer = await raw_socket(world.port)
-            writer.transport.abort()
-        await until(lambda: world.server.connections == 0)
-    ours = [record.getMessage() for record in caplog.records if record.name.startswith("fabstir_desktop")]
-    assert all(text.isprintable() and "CHECKPOINT NEEDED" not in text for text in ours)
-    assert len(ours) < 50
-
-
-@pytest.mark.parametrize("model", ["../../etc/passwd", "C:\\x", "\\\\host\\share", "a\0b", "x" * 5000, "ｔｉｎｙ"])
-async def test_27_the_model_is_a_hint_and_never_a_path(tmp_path: Path, model: str) -> None:
-    async with serving(tmp_path) as world, world.connect() as socket_:
-        frames = await ask(socket_, inference(job_id=1, model=model))
-        assert (frames[-1]["reason"], frames[-1]["model"]) == ("complete", "scripted")
-
-
-async def test_28_prompts_are_in_no_log_and_in_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    canary = "CANARY-7f3a"
-    engine = ScriptedEngine(lambda _: Script(refuse=ZeroDivisionError(f"tokenise failed: {canary}")))  # type: ignore[arg-type]
-    async with serving(tmp_path, engine) as world, world.connect() as socket_:
-        await send(socket_, inference(canary, job_id=1))
-        frames = await receive_until(socket_, "stream_end")
-        await send(socket_, '{"type":"prompt","prompt":"' + canary + '",}')
-        frames.append(await receive(socket_))
-        assert canary not in json.dumps(frames)
-        engine.script = counting_script
-        await ask(socket_, inference(canary, job_id=1))
-    ours = [record for record in caplog.records if record.name.startswith("fabstir_desktop")]
-    assert not any(canary in record.getMessage() or canary in (record.exc_text or "") for record in ours)
-
-
-async def test_29_no_two_clients_share_a_cache(tmp_path: Path) -> None:
-    async with serving(tmp_path, trusted_proxies=("127.0.0.1",)) as world:
-        for address in ("203.0.113.1", "203.0.113.2"):
-            async with world.connect(additional_headers={"X-Forwarded-For": address}) as socket_:
-                await ask(socket_, inference(job_id=hash(address) % 1000, session_id="same"))
-                await ask(socket_, inference(job_id=hash(address) % 1000))
-        keys = [request.cache_key for request in world.engine.requests]
-        assert len(set(keys)) == 4
-
-
-def imported_modules() -> Iterator[str]:
-    folder = Path(fabstir_desktop.server.__file__).parent
-    for path in folder.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
-            elif isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names)
-
-
-def test_34_the_port_speaks_inference_only(tmp_path: Path) -> None:
-    forbidden = ("fabstir_desktop.wallet", "fabstir_desktop.ledger", "fabstir_desktop.settlement", "keyring", "web3")
-    modules = list(imported_modules())
-    assert not [name for name in modules if name.startswith(forbidden)]
-    assert "fabstir_desktop.settings.save_setting" not in modules
-
-
-def test_35_a_new_host_listens_on_its_own_machine_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.lower() in Settings.model_fields]:
-        monkeypatch.delenv(name)
-    fresh = Settings(data_dir=tmp_path)
-    assert (fresh.api_host, fresh.free_use, fresh.api_origins) == ("127.0.0.1", "loopback", ())
-
-
-async def test_37_a_thousand_odd_requests_get_an_honest_status_or_none(tmp_path: Path) -> None:
-    allowed = {b"200", b"400", b"403", b"404", b"405", b"414", b"421", b"426", b"431", b"505"}
-    methods = ("GET", "POST", "get", "PRI", "A" * 300, "\x00", "GET\t")
-    paths = ("/", "/health", "*", "http://evil/", "/" + "a" * 9000, "/%00", "//", "/v1/ws#x", "/é", "")
-    versions = ("HTTP/1.1", "HTTP/1.0", "HTTP/9.9", "", "HTTP/1.1 x")
-    extras = (
-        "",
-        "Content-Length: 5\r\n",
-        "Transfer-Encoding: chunked\r\n",
-        "X: " + "y" * 9000 + "\r\n",
-        "bad line\r\n",
-    )
-    async with serving(tmp_path) as world:
-        for number in range(1000):
-            method, path = methods[number % 7], paths[number // 7 % 10]
-            version, extra = versions[number // 70 % 5], extras[number // 350 % 5]
-            line = f"{method} {path} {version}\r\nHost: localhost\r\n{extra}\r\n".encode("utf-8", "replace")
-            answer = await raw_request(world.port, line)
-            assert answer == b"" or answer.split(b" ")[1] in allowed, (line[:100], answer[:100])
-        assert await is_served(world)

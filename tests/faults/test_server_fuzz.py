@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from attack_support import UPGRADE, masked, raw_socket
 from server_support import ServerProcess, ask, inference, server_process, tokens_of
-from test_server_attacks import UPGRADE, masked, raw_socket
 
 SEEDS: list[dict[str, object]] = [
     {"type": "inference", "request": {"model": "m", "prompt": "Hi", "max_tokens": 3, "job_id": 5, "session_id": "s"}},

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from attack_support import raw_socket
 from engine_support import Script, ScriptedEngine, counting_script
 from server_support import ServerProcess, ask, inference, send, server_process, serving, tokens_of, until
-from test_server_attacks import raw_socket
 
 IDLE = 1000
 
