@@ -140,7 +140,7 @@ def _host_name(host: str) -> str | None:
     """The name in `name`, `name:port`, `[v6]` or `[v6]:port`; None if it is none of these."""
     if host.startswith("["):
         name, bracket, port = host.partition("]")
-        if not bracket or (port and not _is_port(port)):
+        if not bracket or ":" not in name or (port and not _is_port(port)):
             return None
         return name[1:]
     name, colon, port = host.partition(":")
