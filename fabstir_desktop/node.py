@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,27 +20,22 @@ from fabstir_desktop.feed import Feed
 from fabstir_desktop.inference.factory import engine_for
 from fabstir_desktop.inspection import collect_bundle, find_models, read_chain_job, try_prompt
 from fabstir_desktop.jobs.checks import Check
-from fabstir_desktop.jobs.diagnosis import DERIVED_CODES, derive_problems, describe_state
-from fabstir_desktop.jobs.events import (
-    ChainChanged,
-    ProblemCleared,
-    ProblemRaised,
-    ServingChanged,
-    WalletChanged,
-)
+from fabstir_desktop.jobs.diagnosis import derive_problems, describe_state
+from fabstir_desktop.jobs.events import ServingChanged, WalletChanged
 from fabstir_desktop.jobs.generation import Engine
 from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.jobs.inspections import BundleText, ChainJob, ModelOnDisk
-from fabstir_desktop.jobs.problems import Problem, ProblemList, Severity
+from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.status import CheckpointOutcome, NodeStatus, ServingState, WalletState, WalletStatus
 from fabstir_desktop.jobs.views import EarningsPoint, EarningsView, JobView, TransactionView
 from fabstir_desktop.ledger.ledger import Ledger
-from fabstir_desktop.wallet.creation import address_of, create_key
 from fabstir_desktop.server.api_server import ApiServer
 from fabstir_desktop.server.exposure import exposure_after
 from fabstir_desktop.settings import Settings, save_setting
 from fabstir_desktop.settlement.service import Settlement
+from fabstir_desktop.standing import StandingProblems
 from fabstir_desktop.tasks import OwnTasks
+from fabstir_desktop.wallet.creation import address_of, create_key
 from fabstir_desktop.wallet.wallet import Wallet
 
 log = logging.getLogger(__name__)
@@ -76,7 +71,7 @@ class HostNode:
         self.on_quit: Callable[[], None] | None = None
         self._engine = engine or engine_for(settings, self.feed)
         self._wallet = Wallet(settings.data_dir, environment_key=settings.host_private_key)
-        self._problems = ProblemList()
+        self._problems = StandingProblems(self.feed)
         self._state = ServingState.STOPPED
         self._resume_at: float | None = None
         self.pause_reason = ""
@@ -85,8 +80,6 @@ class HostNode:
         self._ledger: Ledger | None = None
         self._settlement: Settlement | None = None
         self._server: ApiServer | None = None
-        self.feed.subscribe(ProblemRaised, lambda event: self._note_problem(event.problem))
-        self.feed.subscribe(ProblemCleared, lambda event: self._forget_problem(event.code, event.subject))
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -186,6 +179,14 @@ class HostNode:
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
+    def dismiss(self, problems: Collection[Problem]) -> None:
+        """Put problems away that the host has read; those that must be mended stay."""
+        self._problems.dismiss(problems)
+
+    async def load_again(self) -> None:
+        """Try the model again after the engine gave up."""
+        await self._engine.start()
+
     async def checkpoint(self, job_id: int | None = None) -> list[CheckpointOutcome]:
         """Claim now what the job (or every job) has unclaimed; says per job what was done or why not."""
         return await self._running(self._settlement).checkpoint(job_id)
@@ -227,7 +228,6 @@ class HostNode:
         """Copy the key of the environment into the keyring. Raises KeyMissing and what `set_key` raises."""
         return await self._wallet.keep_environment_key()
 
-    async def unlock_keystore(self, password: str) -> WalletStatus:
     async def create_key(self, copy_path: Path, password: str, *, in_file: bool) -> WalletStatus:
         """Make a key, keep an encrypted copy of it, then store it and begin to submit. Raises what wallet.creation says."""
         status = await create_key(self._wallet, copy_path, password, in_file=in_file)
@@ -238,6 +238,7 @@ class HostNode:
         """Whose key this is; nothing is stored. Raises KeyInvalid."""
         return await address_of(text)
 
+    async def unlock_keystore(self, password: str) -> WalletStatus:
         """Open the encrypted keystore file. Raises KeyMissing, KeyringLocked (wrong password), KeyInvalid."""
         status = await self._wallet.unlock_file(password)
         await self._use_key()
@@ -387,19 +388,4 @@ class HostNode:
     def _derive_problems(self) -> None:
         ledger, server = self._running(self._ledger), self._running(self._server)
         found = derive_problems(self._wallet.status, self._engine.status, server.status, ledger.failure)
-        for code in DERIVED_CODES - {problem.code for problem in found}:
-            self._forget_problem(code, "")
-        for problem in found:
-            is_new = (problem.code, problem.subject) not in self._problems
-            self._note_problem(problem)
-            if is_new:  # not again for each percent of a model being loaded
-                level = logging.INFO if problem.severity is Severity.INFORMATION else logging.WARNING
-                log.log(level, "%s: %s %s", problem.code, problem.message, problem.action)
-
-    def _note_problem(self, problem: Problem) -> None:
-        if self._problems.raise_(problem):
-            self.feed.publish(ChainChanged() if problem.code[0] in "CGT" else ServingChanged())
-
-    def _forget_problem(self, code: str, subject: str) -> None:
-        if self._problems.clear(code, subject):
-            self.feed.publish(ServingChanged())
+        self._problems.derive(found)

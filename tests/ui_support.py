@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -273,6 +273,15 @@ class FakeNode:
 
     async def journal(self, job_id: int | None = None) -> list[tuple[float, str]]:
         return list(self.journal_lines)
+
+    def dismiss(self, problems: Collection[Problem]) -> None:
+        self.calls.append(("dismiss", [problem.code for problem in problems]))
+        for problem in problems:
+            self.problem_list.clear(problem.code, problem.subject)
+        self.feed.publish(ServingChanged())
+
+    async def load_again(self) -> None:
+        await self._command("load_again")
 
     async def set_key(self, text: str, *, replace: bool = False, password: str | None = None) -> WalletStatus:
         await self._command("set_key", len(text), replace, *([len(password)] if password else []))

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 from fabstir_desktop.jobs.generation import EngineState, EngineStatus
 from fabstir_desktop.jobs.problems import Problem, Severity
+from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.jobs.status import ServerStatus, ServingState, WalletState, WalletStatus
-
-DERIVED_CODES = frozenset({"K01", "K02", "K03", "K05", "M01", "M02", "M06", "S01", "S02", "S03", "D01"})
-"""Codes this module decides; every other code is raised and cleared by the room that knows."""
 
 
 def derive_problems(
@@ -22,42 +20,28 @@ def derive_problems(
         _engine_problem(engine),
         _server_problem(server),
     ]
-    return [problem for problem in found if problem is not None]
+    return [one for one in found if one is not None]
 
 
 def _ledger_problem(failure: str | None) -> Problem | None:
     if failure is None:
         return None
-    return Problem(
-        "D01",
-        Severity.ERROR,
-        f"The job ledger cannot be written ({failure}). Serving is stopped to protect earnings.",
-        "Free disk space or mend the permissions of the data folder",
-        page="settings",
-    )
+    message = f"The job ledger cannot be written ({failure}). Serving is stopped to protect earnings."
+    return problem("D01", message, advice="Free disk space, or mend the permissions of the data folder.")
 
 
 def _wallet_problem(wallet: WalletStatus) -> Problem | None:
+    advice = wallet.action
     match wallet.state:
         case WalletState.NONE:
-            return Problem(
-                "K01",
-                Severity.WARNING,
-                "No host key yet. Tokens are counted and kept, but no checkpoint can be submitted.",
-                "Add your host key",
-                page="wallet",
-            )
+            message = "No host key yet. Tokens are counted and kept, but no checkpoint can be submitted."
+            return problem("K01", message)
         case WalletState.LOCKED:
-            message = "Your keyring is locked. Claims wait; nothing is lost."
-            return Problem("K02", Severity.WARNING, message, wallet.action or "Unlock the keyring", page="wallet")
+            return problem("K02", "Your keyring is locked. Claims wait; nothing is lost.", advice=advice)
         case WalletState.UNAVAILABLE:
-            message = wallet.detail or "No keyring was found on this system."
-            return Problem(
-                "K03", Severity.WARNING, message, wallet.action or "Choose where to keep the key", page="wallet"
-            )
+            return problem("K03", wallet.detail or "No keyring was found on this system.", advice=advice)
         case WalletState.INVALID:
-            message = wallet.detail or "The stored key is not a valid key."
-            return Problem("K05", Severity.ERROR, message, wallet.action or "Enter the key again", page="wallet")
+            return problem("K05", wallet.detail or "The stored key is not a valid key.", advice=advice)
         case WalletState.LOADING | WalletState.READY:
             return None
 
@@ -65,18 +49,14 @@ def _wallet_problem(wallet: WalletStatus) -> Problem | None:
 def _engine_problem(engine: EngineStatus) -> Problem | None:
     match engine.state:
         case EngineState.NO_MODEL:
-            return Problem(
-                "M01", Severity.ERROR, engine.detail or "No model selected.", "Choose a model", page="models"
-            )
+            return problem("M01", engine.detail or "No model selected.")
         case EngineState.LOADING:
-            message = engine.detail or f"Loading the model, {engine.load_progress:.0%}."
-            return Problem("M06", Severity.INFORMATION, message, "", page="models")
+            return problem("M06", engine.detail or f"Loading the model, {engine.load_progress:.0%}.")
         case EngineState.RESTARTING:
-            message = f"The model process stopped and is started again. {engine.detail}".strip()
-            return Problem("S02", Severity.WARNING, message, "", page="logs")
+            return problem("S02", f"The model process stopped and is started again. {engine.detail}".strip())
         case EngineState.FAILED:
             message = engine.detail or "The model process stopped too often."
-            return Problem("S03", Severity.ERROR, message, "Choose another model or load it again", page="models")
+            return problem("S03", message, advice="Load it again, or choose another model.")
         case EngineState.READY | EngineState.STOPPED:
             return None
 
@@ -84,7 +64,7 @@ def _engine_problem(engine: EngineStatus) -> Problem | None:
 def _server_problem(server: ServerStatus) -> Problem | None:
     if server.url is not None or not server.detail:
         return None
-    return Problem("S01", Severity.ERROR, server.detail, "Free the port or choose another in Settings", page="settings")
+    return problem("S01", server.detail, advice="Free the port or choose another.")
 
 
 def describe_state(
@@ -119,7 +99,7 @@ def _describe_pause(resume_clock: str | None, reason: str) -> str:
 def _describe_serving(engine: EngineStatus, submitting: bool, active_requests: int, problems: Sequence[Problem]) -> str:
     if engine.state is EngineState.LOADING:
         return f"Loading the model, {engine.load_progress:.0%}"
-    stopping = next((problem for problem in problems if problem.severity is Severity.ERROR), None)
+    stopping = next((one for one in problems if one.severity is Severity.ERROR), None)
     if engine.state is not EngineState.READY:
         return f"Not serving: {stopping.message}" if stopping else "Not serving: the model is not ready"
     activity = (

@@ -27,6 +27,8 @@ class Problem:
     subject: str = ""
     page: str = ""
     """The page of the window where it is mended."""
+    advice: str = ""
+    """A sentence on what to do, where a button's few words do not say enough."""
 
 
 class ProblemList:

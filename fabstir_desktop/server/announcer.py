@@ -10,6 +10,7 @@ from typing import Final
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.claims import ClaimState
 from fabstir_desktop.jobs.events import ClaimChanged, ProblemCleared, ProblemRaised
+from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.server.exposure import (
     CONTESTED_CODE,
     UNREACHABLE_CODE,
@@ -76,8 +77,12 @@ class Announcer:
             log.info("%s", sentence)
         problem = plaintext_problem(self._settings)
         if problem is not None:
-            log.warning("%s %s", problem.message, problem.action)
+            log.warning("%s %s", problem.message, problem.advice)
             self._feed.publish(ProblemRaised(problem))
+
+    async def try_public_url(self, url: str) -> Problem | None:
+        """Connect as a client would; None if this very host answers."""
+        return await try_public_url(url, self._instance)
 
     async def watch_public_url(self) -> None:
         """Try from time to time whether the configured public URL leads here. Runs until cancelled."""

@@ -12,16 +12,17 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from fabstir_desktop.errors import SettingError
-from fabstir_desktop.jobs.problems import Problem, Severity
+from fabstir_desktop.jobs.problems import Problem
+from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.server.access import is_loopback, parse_address
 from fabstir_desktop.server.client import socket_url
 from fabstir_desktop.server.quiet import quiet_logger
 from fabstir_desktop.settings import Settings
 
 INSTANCE_HEADER: Final = "X-Fabstir-Instance"
-PLAINTEXT_CODE: Final = "S04"
-UNREACHABLE_CODE: Final = "S05"
-CONTESTED_CODE: Final = "S06"
+PLAINTEXT_CODE: Final = "X01"
+UNREACHABLE_CODE: Final = "H04"
+CONTESTED_CODE: Final = "X02"
 _TRY_LIMIT_S = 15.0
 _WHAT_THEY_CAN = "They can send prompts for paid jobs, and read health, model name, load and counts."
 
@@ -91,25 +92,14 @@ def plaintext_problem(settings: Settings) -> Problem | None:
     exposure = exposure_of(settings)
     if not (exposure.is_public and exposure.is_plaintext):
         return None
-    return Problem(
-        PLAINTEXT_CODE,
-        Severity.WARNING,
-        "Others can connect to this host, and prompts and answers are not encrypted on the way.",
-        "Set a TLS certificate, or listen on 127.0.0.1",
-        page="settings",
-    )
+    message = "Others can connect to this host, and prompts and answers are not encrypted on the way."
+    return problem(PLAINTEXT_CODE, message, advice="Set a TLS certificate, or listen on 127.0.0.1.")
 
 
 def contested_problem(job_id: int) -> Problem:
     """A second client asked for a job that another one uses."""
-    return Problem(
-        CONTESTED_CODE,
-        Severity.INFORMATION,
-        f"A second client asked for job {job_id}, which another one uses. It was refused.",
-        "",
-        subject=str(job_id),
-        page="jobs",
-    )
+    message = f"A second client asked for job {job_id}, which another one uses. It was refused."
+    return problem(CONTESTED_CODE, message, subject=str(job_id))
 
 
 async def try_public_url(url: str, instance: str) -> Problem | None:
@@ -130,10 +120,5 @@ async def try_public_url(url: str, instance: str) -> Problem | None:
 
 
 def _unreachable(why: str) -> Problem:
-    return Problem(
-        UNREACHABLE_CODE,
-        Severity.WARNING,
-        f"The public address of this host {why}: clients cannot use it.",
-        "Check the router's port forwarding, the proxy and PUBLIC_URL",
-        page="settings",
-    )
+    message = f"The public address of this host {why}: clients cannot use it."
+    return problem(UNREACHABLE_CODE, message, advice="Check the router's port forwarding, the proxy and PUBLIC_URL.")

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 
 from fabstir_desktop.errors import FabstirError
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.claims import ClaimState
 from fabstir_desktop.jobs.events import ProblemCleared, ProblemRaised
 from fabstir_desktop.jobs.problems import Problem, ProblemList, Severity
+from fabstir_desktop.jobs.states import problem
 
 log = logging.getLogger(__name__)
+
+REPORT_STANDS_S = 24 * 3600.0
+REPORTS_KEPT = 20
+"""Of one code: each job's own row keeps its note for ever."""
 
 
 class ClaimWaits(FabstirError):
@@ -25,10 +32,13 @@ class ClaimWaits(FabstirError):
 class ProblemBoard:
     """What stands in the way of payment now."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._feed = feed
+        self._clock = clock
         self._problems = ProblemList()
         self._logged: set[tuple[str, str]] = set()
+        self._reported: dict[tuple[str, str], float] = {}
+        """Reports of what is over, oldest first, with their time."""
 
     def raise_(self, problem: Problem) -> None:
         """Publish if it is new or says something new; log only when it begins, not each time its numbers move."""
@@ -38,13 +48,30 @@ class ProblemBoard:
         if key not in self._logged:
             self._logged.add(key)
             level = logging.ERROR if problem.severity is Severity.ERROR else logging.WARNING
-            action = f" What to do: {problem.action}." if problem.action else ""
-            log.log(level, "%s: %s%s", problem.code, problem.message, action)
+            advice = f" What to do: {problem.advice}" if problem.advice else ""
+            log.log(level, "%s: %s%s", problem.code, problem.message, advice)
         self._feed.publish(ProblemRaised(problem))
+
+    def report(self, problem: Problem) -> None:
+        """Raise what is over and can no longer be mended: it stands for a day, and makes room for newer ones before."""
+        self.raise_(problem)
+        key = (problem.code, problem.subject)
+        self._reported.pop(key, None)
+        self._reported[key] = self._clock()
+        for old in [one for one in self._reported if one[0] == problem.code][:-REPORTS_KEPT]:
+            self.clear(old[0], subject=old[1])
+        self.expire()
+
+    def expire(self) -> None:
+        """Clear reports that have stood for a day."""
+        for (code, subject), reported_at in tuple(self._reported.items()):
+            if self._clock() - reported_at > REPORT_STANDS_S:
+                self.clear(code, subject=subject)
 
     def clear(self, *codes: str, subject: str = "") -> None:
         """The causes are gone."""
         for code in codes:
+            self._reported.pop((code, subject), None)
             if self._problems.clear(code, subject):
                 self._logged.discard((code, subject))
                 log.info("%s is over%s", code, f" ({subject})" if subject else "")
@@ -52,9 +79,9 @@ class ProblemBoard:
 
     def clear_all(self, code: str) -> None:
         """The cause is gone for every subject."""
-        for problem in tuple(self._problems):
-            if problem.code == code:
-                self.clear(code, subject=problem.subject)
+        for one in tuple(self._problems):
+            if one.code == code:
+                self.clear(code, subject=one.subject)
 
     def stands(self, code: str, subject: str = "") -> bool:
         """Whether the problem is raised now."""
@@ -72,11 +99,5 @@ def reverted_problem(job_id: int, tokens: int, plain: str, outcome: ClaimState) 
         ClaimState.WRITTEN_OFF: "They cannot be paid",
         ClaimState.HELD: "They are kept and tried again",
     }.get(outcome, "They are claimed again")
-    return Problem(
-        "T02",
-        Severity.WARNING,
-        f"The claim of {tokens} tokens for job {job_id} was refused on chain: {plain}. {ends}.",
-        "Open the job",
-        subject=str(job_id),
-        page="transactions",
-    )
+    message = f"The claim of {tokens} tokens for job {job_id} was refused on chain: {plain}. {ends}."
+    return problem("T02", message, subject=str(job_id))

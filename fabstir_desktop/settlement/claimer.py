@@ -17,7 +17,8 @@ from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.claims import Claim, ClaimReason, ClaimState, Slot
 from fabstir_desktop.jobs.events import ClaimChanged, JobChanged, TransactionChanged
 from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, ClaimPolicy, decide_claim
-from fabstir_desktop.jobs.problems import Problem, Severity
+from fabstir_desktop.jobs.problems import Problem
+from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
@@ -272,24 +273,20 @@ class Claimer:
         note = f"{claim.tokens} tokens cannot be paid: {refusal.plain} before they were claimed"
         await self._ledger.move_claim(claim.claim_id, ClaimState.WRITTEN_OFF, note)
         await self._ledger.note_job(job_id, note)
-        self._board.raise_(
-            Problem("T02", Severity.WARNING, f"Job {job_id}: {note}.", "Open the job", subject=str(job_id), page="jobs")
-        )
+        self._board.report(problem("T02", f"Job {job_id}: {note}.", subject=str(job_id)))
         self._feed.publish(JobChanged(job_id))
         return ClaimLater(note)
 
     async def _refused(self, job_id: int, refusal: Refusal) -> ClaimRefused:
         """Tell the host, once, why a job cannot be claimed; the tokens stay in the ledger."""
         await self._note(job_id, f"{NOTE_BEGINS} {refusal.plain}")
-        problem = Problem(
+        told = problem(
             "C05" if refusal.kind is RefusalKind.PAUSED else "T02",
-            Severity.WARNING,
             f"Job {job_id} cannot be claimed: {refusal.plain}. Its tokens stay in the ledger.",
-            "Check that your key is the job's host" if refusal.kind is RefusalKind.NOT_OURS else "Open the job",
             subject=str(job_id),
-            page="jobs",
+            advice="Check that your key is the job's host." if refusal.kind is RefusalKind.NOT_OURS else "",
         )
-        return ClaimRefused(refusal, retry_s=RETRY_S.get(refusal.kind, LONG_RETRY_S), problem=problem)
+        return ClaimRefused(refusal, retry_s=RETRY_S.get(refusal.kind, LONG_RETRY_S), problem=told)
 
     async def _note(self, job_id: int, note: str) -> None:
         """Change the job's remark, if it is one about claiming."""

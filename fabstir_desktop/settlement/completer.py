@@ -14,7 +14,7 @@ from fabstir_desktop.errors import CallReverted
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.claims import PROVEN_STATES, Slot, SlotState
 from fabstir_desktop.jobs.events import EarningsChanged, JobChanged, TransactionChanged
-from fabstir_desktop.jobs.problems import Problem, Severity
+from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
@@ -113,10 +113,7 @@ class Completer:
         if left > 0:
             note = f"{left} tokens were not claimed before the session was settled and cannot be paid"
             await self._ledger.note_job(job_id, note)
-            message = f"Job {job_id}: {note}."
-            self._board.raise_(
-                Problem("J04", Severity.INFORMATION, message, "Open the job", subject=str(job_id), page="jobs")
-            )
+            self._board.report(problem("J04", f"Job {job_id}: {note}.", subject=str(job_id)))
         for claim in await self._ledger.claims(job_id=job_id, states=sorted(PROVEN_STATES)):
             await self._ledger.mark_settled(claim.claim_id)
         self._sent.pop(job_id, None)

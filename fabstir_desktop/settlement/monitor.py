@@ -17,14 +17,15 @@ from fabstir_desktop.errors import ChainError, ContractNotSupported, WrongChain
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.events import ChainChanged
 from fabstir_desktop.jobs.ids import Venue
-from fabstir_desktop.jobs.problems import Problem, Severity
+from fabstir_desktop.jobs.problems import Problem
+from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.jobs.status import ChainState, ChainStatus
 from fabstir_desktop.settlement.board import ProblemBoard
 from fabstir_desktop.settlement.chain_client import GAS_PRICE_ORACLE, ChainClient
 from fabstir_desktop.settlement.contracts.base import SettlementContract
 from fabstir_desktop.settlement.explorers import chain_name, is_testnet
 from fabstir_desktop.settlement.fees import FeeMarket
-from fabstir_desktop.settlement.outbox import TYPICAL_CLAIM_GAS, no_gas_problem
+from fabstir_desktop.settlement.outbox import FUND, TYPICAL_CLAIM_GAS, no_gas_problem
 from fabstir_desktop.wallet.signer import Signer
 
 log = logging.getLogger(__name__)
@@ -158,6 +159,7 @@ class ChainMonitor:
             else:
                 self._failures = 0
             self._lock_signer()
+            self._board.expire()
             self._looked.set()
             if self._status.state is ChainState.READY and before is not ChainState.READY:
                 log.info(
@@ -232,8 +234,7 @@ class ChainMonitor:
             self._board.clear("G01")
         elif left < LOW_CHECKPOINTS:
             message = f"The gas money lasts for about {left} more checkpoints."
-            action = "Send ETH for gas to your host address"
-            self._board.raise_(Problem("G01", Severity.WARNING, message, action, page="wallet"))
+            self._board.raise_(problem("G01", message, advice=FUND))
             self._clear_no_gas()
         else:
             self._board.clear("G01")
@@ -259,21 +260,17 @@ class ChainMonitor:
         waiting = self._backlog().waiting_jobs
         match state:
             case ChainState.WRONG_CHAIN:
-                message, action = f"{text[0].upper()}{text[1:]}.", "Change the RPC or the chain id in Settings"
-                return Problem("C01", Severity.ERROR, message, action, page="settings")
+                advice = "Change the RPC, or the chain id, in Settings."
+                return problem("C01", f"{text[0].upper()}{text[1:]}.", advice=advice)
             case ChainState.NOT_SUPPORTED:
-                return Problem(
-                    "C06", Severity.ERROR, f"{text}.", "Check the contract address in Settings", page="settings"
-                )
+                return problem("C06", f"{text}.", advice="Check the contract address in Settings.")
             case _:
+                queued = f" ({waiting})" if waiting else ""
                 message = (
                     f"No contact with {self._status.chain_name} ({text}). Serving goes on up to {self._max_unproven_tokens} "
-                    f"unproven tokens for each known job; claims are queued"
-                    f"{f' ({waiting})' if waiting else ''}."
+                    f"unproven tokens for each known job; claims are queued{queued}."
                 )
-                return Problem(
-                    "C02", Severity.WARNING, message, "Check the network and the RPC setting", page="settings"
-                )
+                return problem("C02", message, advice="Check the network and the RPC setting.")
 
     def _lock_signer(self) -> None:
         """A different chain id locks the signer; the right one opens it again."""

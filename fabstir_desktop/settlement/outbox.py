@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 
 from fabstir_desktop.errors import RpcUnreachable, SignerLocked
 from fabstir_desktop.jobs.claims import Attempt, Claim, Slot, SlotState
-from fabstir_desktop.jobs.problems import Problem, Severity
+from fabstir_desktop.jobs.problems import Problem
+from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient
@@ -42,6 +43,7 @@ MAXIMUM_IN_FLIGHT = 64
 SIGNED_OVERHEAD_BYTES = 118
 FOREIGN_REMEMBERED_S = 600.0
 TYPICAL_CLAIM_GAS = 100_000
+FUND = "Send ETH for gas to your host address."
 GAS_RAISES = 4
 """After a revert the gas limit is raised, but no more often than this: to five times the estimate."""
 
@@ -325,31 +327,20 @@ def format_eth(wei: int) -> str:
 def no_gas_problem(short_wei: int | None) -> Problem:
     """G02."""
     short = "" if short_wei is None else f" Short by {format_eth(short_wei)} ETH."
-    return Problem(
-        "G02",
-        Severity.ERROR,
-        f"Not enough ETH for the next claim.{short} Claims wait; nothing is lost.",
-        "Send ETH for gas to your host address",
-        page="wallet",
-    )
+    message = f"Not enough ETH for the next claim.{short} Claims wait; nothing is lost."
+    return problem("G02", message, advice=FUND)
 
 
 def _foreign_nonce_problem(sender: str, nonce: int) -> Problem:
     """T03."""
-    return Problem(
-        "T03",
-        Severity.WARNING,
-        f"Another program is sending from {sender} (nonce {nonce} was used). Claims go on, but slower and less surely.",
-        "Use this key in one program only",
-        page="transactions",
+    message = (
+        f"Another program is sending from {sender} (nonce {nonce} was used). Claims go on, but slower and less surely."
     )
+    return problem("T03", message, advice="Use this key in one program only.")
 
 
 def _too_dear_problem(market: FeeMarket, cap_wei: int) -> Problem:
-    return Problem(
-        "G03",
-        Severity.WARNING,
-        f"Gas costs {market.base_fee_wei / 10**9:.3g} gwei, your cap is {cap_wei / 10**9:.3g} gwei. Claims wait until it falls.",
-        "Wait, or raise the cap in Settings",
-        page="settings",
-    )
+    """G03."""
+    price, cap = market.base_fee_wei / 10**9, cap_wei / 10**9
+    message = f"Gas costs {price:.3g} gwei, your cap is {cap:.3g} gwei. Claims wait until it falls."
+    return problem("G03", message, advice="Wait, or raise the cap.")

@@ -336,7 +336,9 @@ class Reconciler:
             if refusal.kind is RefusalKind.REPLAYED:
                 await self._ledger.record_foreign(claim.job_id, claim.tokens, claim.proof_hash, "found on chain")
             log.error("Checkpoint failed for job %d - %s", claim.job_id, note)
-            self._board.raise_(reverted_problem(claim.job_id, claim.tokens, refusal.plain, outcome))
+            is_over = outcome is ClaimState.WRITTEN_OFF
+            tell = self._board.report if is_over else self._board.raise_
+            tell(reverted_problem(claim.job_id, claim.tokens, refusal.plain, outcome))
             self._feed.publish(JobChanged(claim.job_id))
             progress.jobs.add(claim.job_id)
         await self._publish(slot, outcome, note)

@@ -13,7 +13,7 @@ from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.claims import WAITING_STATES, ClaimState
 from fabstir_desktop.jobs.events import JobChanged
-from fabstir_desktop.jobs.problems import Problem, Severity
+from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.board import ProblemBoard
 from fabstir_desktop.settlement.contracts.base import SettlementContract
@@ -54,14 +54,7 @@ class Recovery:
             await self._ledger.move_claim(claim.claim_id, ClaimState.VOID, note)
         mark = hashlib.sha256(f"{account.job_id}:{facts.paid_tokens}:{account.claimed}".encode()).digest()
         await self._ledger.record_foreign(account.job_id, unknown, mark, note)
-        self._board.raise_(
-            Problem(
-                "J03",
-                Severity.WARNING,
-                f"Job {account.job_id}: {note}. The difference was claimed elsewhere and is not claimed again.",
-                "Use one data folder and one machine for each key",
-                subject=str(account.job_id),
-                page="jobs",
-            )
-        )
+        message = f"Job {account.job_id}: {note}. The difference was claimed elsewhere and is not claimed again."
+        advice = "Use one data folder and one machine for each key."
+        self._board.report(problem("J03", message, subject=str(account.job_id), advice=advice))
         self._feed.publish(JobChanged(account.job_id))

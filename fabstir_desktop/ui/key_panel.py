@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import shiboken6
-from PySide6.QtCore import QTimer, Signal
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import QFileDialog, QLabel, QLineEdit, QVBoxLayout, QWidget
 
 from fabstir_desktop.jobs.status import KeySource, NodeStatus, WalletState, WalletStatus
@@ -125,6 +125,18 @@ class KeyPanel(QWidget):
         self.replace_button.setVisible(is_stored)
         self.remove_button.setVisible(is_stored)
         self.keep_button.setVisible(is_ready and wallet.source is KeySource.ENVIRONMENT and not self._is_demo)
+
+    def lead_to(self, what: str) -> None:
+        """Come from a problem: give the focus to the button that mends it, or do its one step (`import`, `unlock`)."""
+        focused = {"import": self.import_button, "unlock": self.unlock_button, "place": self.file_button}.get(what)
+        if focused is not None and focused.isVisibleTo(self):
+            focused.setFocus(Qt.FocusReason.OtherFocusReason)
+        if what == "unlock" and self.password_button.isVisibleTo(self):
+            self.unlock_file()
+        elif what == "unlock" and self.unlock_button.isVisibleTo(self) and self.key_actions.isEnabled():
+            self._reload()
+        elif what == "import" and self.import_button.isVisibleTo(self) and self.key_actions.isEnabled():
+            self.import_key()
 
     # --- the key ------------------------------------------------------------------------------------------------------
 

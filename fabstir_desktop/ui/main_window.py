@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from PySide6.QtCore import QSettings, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QAction, QCloseEvent, QKeySequence
 from PySide6.QtWidgets import (
@@ -18,6 +20,7 @@ from PySide6.QtWidgets import (
 )
 
 from fabstir_desktop.jobs.problems import Problem
+from fabstir_desktop.jobs.states import state_of
 from fabstir_desktop.jobs.status import CheckpointOutcome, NodeStatus
 from fabstir_desktop.ui import icons
 from fabstir_desktop.ui.bridge import Bridge
@@ -176,6 +179,7 @@ class MainWindow(QMainWindow):
         self.strip.pauseRequested.connect(self.pause)
         self.strip.resumeRequested.connect(self.resume)
         self.problems.actionRequested.connect(self._mend)
+        self.problems.dismissRequested.connect(self._dismiss)
         for page in self.page_by_name.values():
             page.pageRequested.connect(self.show_page)
         self.settings_page.firstStepsRequested.connect(self.open_first_steps)
@@ -225,7 +229,32 @@ class MainWindow(QMainWindow):
         self.strip.show_status(self.bridge.status, self.bridge.problems)
 
     def _mend(self, problem: Problem) -> None:
-        self.show_page(problem.page, problem.subject)
+        """Lead to the very setting or row, and do what the button says where that is one step."""
+        state = state_of(problem)
+        self.show_page(problem.page, state.target or problem.subject)
+        command = self._commands().get(state.command)
+        if command is not None:
+            command(problem)
+
+    def _commands(self) -> dict[str, Callable[[Problem], object]]:
+        """What the table of states names, by its name there."""
+        node = self.bridge.node
+        return {
+            "add_key": lambda _: self.wallet.keys.lead_to("import"),
+            "unlock_key": lambda _: self.wallet.keys.lead_to("unlock"),
+            "choose_place": lambda _: self.wallet.keys.lead_to("place"),
+            "review_key": lambda _: self.wallet.keys.lead_to("review"),
+            "choose_model": lambda _: self.models.choose(),
+            "load_again": lambda _: self.bridge.run(node.load_again()) if node else None,
+            "resume": lambda _: self.resume(),
+            "stop_now": lambda _: self.quitRequested.emit(),
+            "claim_job": lambda problem: self.submit(int(problem.subject) if problem.subject.isdecimal() else None),
+            "open_folder": lambda _: self.settings_page.open_folder(),
+        }
+
+    def _dismiss(self, problems: tuple[Problem, ...]) -> None:
+        if self.bridge.node is not None:
+            self.bridge.node.dismiss(problems)
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
@@ -288,7 +317,7 @@ class MainWindow(QMainWindow):
             open_one.raise_()
             return open_one
         wizard = Wizard(self.bridge, self)
-        wizard.keyRequested.connect(self.wallet.import_key)
+        wizard.keyRequested.connect(self.wallet.keys.import_key)
         wizard.modelRequested.connect(self.models.choose)
         wizard.open()
         return wizard

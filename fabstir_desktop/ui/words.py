@@ -7,6 +7,7 @@ from enum import StrEnum
 from PySide6.QtCore import QCoreApplication
 
 from fabstir_desktop.jobs.problems import Problem, Severity
+from fabstir_desktop.jobs.states import State
 from fabstir_desktop.jobs.status import ChainState, NodeStatus, ServingState, WalletState
 
 translate = QCoreApplication.translate
@@ -167,6 +168,16 @@ def severity_word(severity: Severity) -> str:
         Severity.WARNING: translate("words", "Warning"),
         Severity.INFORMATION: translate("words", "Note"),
     }[severity]
+
+
+def state_title(state: State) -> str:
+    """What several problems of one code are called together."""
+    return translate("states", state.title)
+
+
+def action_word(action: str) -> str:
+    """What the button of a problem says."""
+    return translate("states", action) if action else ""
 
 
 def severity_tone(severity: Severity) -> Tone:

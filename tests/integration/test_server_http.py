@@ -384,7 +384,7 @@ async def test_listening_beyond_this_machine_without_tls_is_a_standing_warning(t
     raised: list[str] = []
     world.feed.subscribe(ProblemRaised, lambda event: raised.append(event.problem.code))
     await world.server.start()
-    assert raised == ["S04"]
+    assert raised == ["X01"]
     await world.server.stop(1.0)
 
 
@@ -400,8 +400,8 @@ async def test_a_contested_job_is_shown_to_the_host_until_it_is_free(tmp_path: P
             await ask(owner, inference(job_id=5, session_id="s"))
             for _ in range(3):
                 await ask(thief, inference(job_id=5, session_id="s"))
-            assert shown == [("S06", "5")]
-        await until(lambda: shown == [("S06", "5"), ("cleared", "5")])
+            assert shown == [("X02", "5")]
+        await until(lambda: shown == [("X02", "5"), ("cleared", "5")])
 
 
 async def test_the_public_url_is_tried_and_must_lead_to_this_very_host(tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ async def test_the_public_url_is_tried_and_must_lead_to_this_very_host(tmp_path:
         assert "another program or host" in other.message
         nobody = await try_public_url("ws://127.0.0.1:1", instance)
         assert nobody is not None
-        assert nobody.code == "S05"
+        assert nobody.code == "H04"
 
 
 async def test_a_public_url_that_leads_nowhere_is_shown_to_the_host(tmp_path: Path) -> None:
@@ -421,5 +421,5 @@ async def test_a_public_url_that_leads_nowhere_is_shown_to_the_host(tmp_path: Pa
     raised: list[str] = []
     world.feed.subscribe(ProblemRaised, lambda event: raised.append(event.problem.code))
     await world.server.start()
-    await until(lambda: raised == ["S05"])
+    await until(lambda: raised == ["H04"])
     await world.server.stop(1.0)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fabstir_desktop.jobs.diagnosis import DERIVED_CODES, derive_problems, describe_state
+from fabstir_desktop.jobs.diagnosis import derive_problems, describe_state
 from fabstir_desktop.jobs.generation import EngineState, EngineStatus
 from fabstir_desktop.jobs.problems import Problem, ProblemList, Severity
+from fabstir_desktop.jobs.states import STATES
 from fabstir_desktop.jobs.status import ServerStatus, ServingState, WalletState, WalletStatus
 
 LISTENING = ServerStatus("ws://127.0.0.1:8080/v1/ws", 0, 0, 0, 0)
@@ -44,7 +45,7 @@ def test_each_state_in_the_way_has_its_code(
     wallet: WalletState, state: EngineState, server: ServerStatus, failure: str | None, code: str
 ) -> None:
     assert codes(WalletStatus(wallet), state, server, failure) == {code}
-    assert code in DERIVED_CODES
+    assert code in STATES
 
 
 def test_problems_come_worst_first_and_replace_their_elder() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from PySide6.QtCore import QUrl, Signal
+from PySide6.QtCore import QTimer, QUrl, Signal
 from PySide6.QtGui import QDesktopServices, QShowEvent
 from PySide6.QtWidgets import QLineEdit
 
@@ -16,7 +16,7 @@ from fabstir_desktop.ui.dialogs.prompts import Question
 from fabstir_desktop.ui.pages.login_row import LoginRow
 from fabstir_desktop.ui.pages.page import Page
 from fabstir_desktop.ui.pages.setting_row import SettingRow
-from fabstir_desktop.ui.widgets.basics import Card, button, label, row, rule
+from fabstir_desktop.ui.widgets.basics import Card, button, label, reveal, row, rule
 
 
 class SettingsPage(Page):
@@ -36,7 +36,7 @@ class SettingsPage(Page):
         self.search.setClearButtonEnabled(True)
         self.search.textChanged.connect(self._filter)
         self.wizard_button = button(self.tr("First steps again…"), self.firstStepsRequested.emit)
-        folder = button(self.tr("Open data folder"), self._open_folder, icon="folder")
+        folder = button(self.tr("Open data folder"), self.open_folder, icon="folder")
         layout = self.lay_out(self.tr("Settings"), self.search, self.wizard_button, folder)
         self.restart_note = label(self.tr("Stored. Some changes take effect at the next start."), wrap=True)
         self.restart_note.setVisible(False)
@@ -159,6 +159,14 @@ class SettingsPage(Page):
         for name, source in source_by_name.items():
             self.row_by_name[name].show_source(source)
 
+    def open_with(self, wanted: str) -> None:
+        """Bring a setting into sight, by its name, and give it the focus."""
+        shown = self.row_by_name.get(wanted)
+        if shown is None:
+            return
+        self.search.clear()
+        QTimer.singleShot(0, shown, lambda: reveal(shown, shown.editor))
+
     def _filter(self, text: str) -> None:
         words = text.strip().lower()
         for card, names in self._cards:
@@ -226,7 +234,8 @@ class SettingsPage(Page):
 
         self.bridge.run(node.save_setting(name, value), done=stored, failed=shown.show_error)
 
-    def _open_folder(self) -> None:
+    def open_folder(self) -> None:
+        """Show the data folder in the desktop's file manager."""
         if self.bridge.node is not None:
             QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.bridge.node.settings.data_dir)))
 

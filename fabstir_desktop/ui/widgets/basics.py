@@ -263,6 +263,20 @@ class EmptyState(QWidget):
         self._picture.setPixmap(icons.pixmap(self._icon, 44, self.devicePixelRatioF(), theme().colours.muted))
 
 
+def reveal(shown: QWidget, editor: QWidget) -> None:
+    """Scroll to a widget of a page, and give the focus to what is edited there."""
+    above = shown.parentWidget()
+    while above is not None and not isinstance(above, QScrollArea):
+        above = above.parentWidget()
+    if above is not None:
+        content = above.widget()
+        layout = content.layout() if content is not None else None
+        if layout is not None:
+            layout.activate()
+        above.ensureWidgetVisible(shown, 0, shown.height())
+    editor.setFocus(Qt.FocusReason.OtherFocusReason)
+
+
 def scroll_page(content: QWidget) -> QScrollArea:
     """Let a page scroll up and down when the window is small or the text is large."""
     content.setObjectName("page")
