@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import qasync
-from PySide6.QtCore import QCoreApplication
+from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtWidgets import QApplication
 
 from fabstir_desktop.errors import FabstirError
@@ -202,10 +202,18 @@ class DesktopApp:
             if status.wallet.state is WalletState.LOADING:
                 return
             self.bridge.statusChanged.disconnect(look)
-            if needs_first_steps(status) and self.window.isVisible():
-                self.window.open_first_steps()
+            if needs_first_steps(status):
+                self._open_first_steps()
 
         self.bridge.statusChanged.connect(look)
+
+    def _open_first_steps(self) -> None:
+        """Now, or after a hidden start when the window is opened for the first time."""
+        if self.window.isVisible():
+            self.window.open_first_steps()
+        else:
+            once = Qt.ConnectionType.SingleShotConnection
+            self.window.shown.connect(self.window.open_first_steps, once)
 
     async def _final_settings(self) -> Settings:
         if not self._is_demo:

@@ -20,6 +20,7 @@ from fabstir_desktop.jobs.checks import Check
 from fabstir_desktop.jobs.inspections import BundleText, ChainJob, ModelOnDisk
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.status import NodeStatus
+from fabstir_desktop.server.api_server import ApiServer
 from fabstir_desktop.settings import Settings
 from fabstir_desktop.settlement.service import Settlement
 
@@ -91,6 +92,17 @@ async def try_prompt(url: str | None, on_text: Callable[[str], None]) -> Check:
         return Check(name, False, str(error), "choose a model, and allow prompts without a job on this machine")
     counted = f"{result.tokens_used} tokens streamed, {result.chunk_token_sum} counted by the client"
     return Check(name, 0 < result.tokens_used == result.chunk_token_sum, counted, "look at the log")
+
+
+async def check_reach(public_url: str | None, server: ApiServer) -> Check:
+    """Connect to the public address and see whether this very host answers there. Never raises."""
+    name = "public address"
+    if public_url is None:
+        return Check(name, False, "no public address is set: customers have no way in", "set PUBLIC_URL in Settings")
+    problem = await server.try_public_url(public_url)
+    if problem is not None:
+        return Check(name, False, problem.message, "check port forwarding, firewall, proxy and PUBLIC_URL")
+    return Check(name, True, f"this host answers at {public_url}")
 
 
 # --- the diagnostic bundle ------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from fabstir_desktop import __version__
 from fabstir_desktop.errors import EnvironmentFault, FabstirError
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.inference.factory import engine_for
-from fabstir_desktop.inspection import collect_bundle, find_models, read_chain_job, try_prompt
+from fabstir_desktop.inspection import check_reach, collect_bundle, find_models, read_chain_job, try_prompt
 from fabstir_desktop.jobs.checks import Check
 from fabstir_desktop.jobs.diagnosis import derive_problems, describe_state
 from fabstir_desktop.jobs.events import ServingChanged, WalletChanged
@@ -282,6 +282,10 @@ class HostNode:
         checks = [await try_prompt(self._running(self._server).status.url, on_text)]
         found = await self._running(self._settlement).diagnose()
         return checks + [Check(check.name, check.passed, check.detail, check.action) for check in found]
+
+    async def check_reach(self) -> Check:
+        """Try the public address as a customer would; without one the check fails and says what to set."""
+        return await check_reach(self.settings.public_url, self._running(self._server))
 
     async def list_models(self, folders: Sequence[Path]) -> list[ModelOnDisk]:
         """The model files in these folders, each with an estimate whether it fits."""

@@ -324,6 +324,10 @@ class FakeNode:
             for path in paths
         ]
 
+    async def check_reach(self) -> Check:
+        await self._command("check_reach")
+        return Check("public address", False, "no public address is set: customers have no way in", "set PUBLIC_URL")
+
     async def chain_job(self, job_id: int) -> ChainJob:
         self.calls.append(("chain_job", job_id))
         return self.chain_jobs.get(job_id) or ChainJob(job_id, self.job_by_id[job_id].proven, "", time.time())

@@ -18,6 +18,7 @@ from fabstir_desktop.jobs.accounting import Accountant
 from fabstir_desktop.jobs.events import RequestChanged
 from fabstir_desktop.jobs.generation import Engine
 from fabstir_desktop.jobs.status import ServerStatus, StatusSource
+from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.server.access import Access
 from fabstir_desktop.server.actions import (
     Abandon,
@@ -171,6 +172,10 @@ class ApiServer:
         return len(self._connections)
 
     # --- sockets ----------------------------------------------------------------------------------------------------
+
+    async def try_public_url(self, url: str) -> Problem | None:
+        """Whether a client that connects to `url` comes to this very server; None if so."""
+        return await self._announcer.try_public_url(url)
 
     async def _serve_socket(self, connection: ServerConnection) -> None:
         if not isinstance(connection, GuardedConnection):

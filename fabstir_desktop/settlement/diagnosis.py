@@ -59,6 +59,11 @@ async def check_claim(contract: SettlementContract, signer: Signer, job_id: int)
     )
 
 
+def claim_not_tried(why: str, action: str = "") -> ChainCheck:
+    """The line for a claim that could not be tried. It is no failure unless there is something to do about it."""
+    return ChainCheck("claim", not action, f"not tried: {why}", action)
+
+
 async def _check_contract(contract: SettlementContract, venue: Venue) -> ChainCheck:
     try:
         await contract.probe()

@@ -22,7 +22,7 @@ from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.checkpoint_manager import CheckpointManager
 from fabstir_desktop.settlement.contracts import make_contract
 from fabstir_desktop.settlement.contracts.base import JobFacts
-from fabstir_desktop.settlement.diagnosis import ChainCheck, check_chain, check_claim
+from fabstir_desktop.settlement.diagnosis import ChainCheck, check_chain, check_claim, claim_not_tried
 from fabstir_desktop.settlement.explorers import explorer_url
 from fabstir_desktop.settlement.monitor import Backlog, ChainMonitor
 from fabstir_desktop.settlement.rpc_pool import Endpoint, RpcPool
@@ -126,12 +126,21 @@ class Settlement:
         """What `doctor` says about chain, contract and gas money, asked anew; with key and job a claim is tried, not sent."""
         signer = self._gate.signer
         checks = await check_chain(self._client, self._contract, self._venue, signer)
-        if signer is not None and all(check.passed for check in checks):
-            views = await self._ledger.job_views()
-            job_id = next((view.job_id for view in views if view.state != "settled"), None)
-            if job_id is not None:
-                checks.append(await check_claim(self._contract, signer, job_id))
-        return checks
+        if not all(check.passed for check in checks):
+            return checks  # what failed comes first; a claim cannot be judged without it
+        return [*checks, await self._try_claim(signer)]
+
+    async def _try_claim(self, signer: Signer | None) -> ChainCheck:
+        """Let the contract judge a claim of a job at hand; without key or job say so, instead of staying silent."""
+        if signer is None:
+            return claim_not_tried("there is no host key to sign one with", "add your host key")
+        views = await self._ledger.job_views()
+        job_id = next((view.job_id for view in views if view.state != "settled"), None)
+        if job_id is None:
+            return claim_not_tried(
+                "this host has no open job yet; the first prompt of a job tries one before it is served"
+            )
+        return await check_claim(self._contract, signer, job_id)
 
     async def read_job(self, job_id: int) -> JobFacts | None:
         """The job as the contract holds it now; None where it cannot be asked. Raises ChainError."""

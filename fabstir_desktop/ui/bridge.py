@@ -136,14 +136,15 @@ class Bridge(QObject):
     ) -> None:
         try:
             result = await work
+            if done is not None and not _is_gone(done):
+                done(result)
         except FabstirError as error:
-            failed(str(error))
+            if not _is_gone(failed):
+                failed(str(error))
         except Exception:
             log.exception("a command of the window failed")
-            failed(self.tr("That did not work, for a reason this version does not know. The log has the details."))
-        else:
-            if done is not None:
-                done(result)
+            if not _is_gone(failed):
+                failed(self.tr("That did not work, for a reason this version does not know. The log has the details."))
         finally:
             self.refresh_soon()
 
@@ -261,3 +262,9 @@ class Bridge(QObject):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _is_gone(callback: Callable[..., object]) -> bool:
+    """Whether it belongs to a widget that was closed while its command ran."""
+    owner = getattr(callback, "__self__", None)
+    return isinstance(owner, QObject) and not shiboken6.isValid(owner)

@@ -82,7 +82,7 @@ class KeyPanel(QWidget):
 
     def _make_waiting(self) -> QWidget:
         self.waiting_row = QWidget()
-        self.cancel_button = button(self.tr("Stop waiting"), self._stop_waiting)
+        self.cancel_button = button(self.tr("Stop waiting"), self.abandon)
         waiting = self.tr("Waiting for your keyring… It may ask for its password in a window of its own.")
         self.waiting_row.setLayout(row(label(waiting, wrap=True), None, self.cancel_button))
         self.waiting_row.setVisible(False)
@@ -306,7 +306,8 @@ class KeyPanel(QWidget):
         self.error.setText(text)
         self.error.setVisible(True)
 
-    def _stop_waiting(self) -> None:
+    def abandon(self) -> None:
+        """Wait for the keyring no more. What it answers later has no effect here."""
         if self._waiting is not None:
             self._waiting.cancel()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PySide6.QtCore import QSettings, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QAction, QCloseEvent, QKeySequence
+from PySide6.QtGui import QAction, QCloseEvent, QKeySequence, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
     QButtonGroup,
@@ -47,6 +47,8 @@ class MainWindow(QMainWindow):
     closing = Signal()
     """The window was asked to close; whoever owns it decides what that means."""
     quitRequested = Signal()
+    shown = Signal()
+    """It came on screen, at the start or from the tray."""
 
     def __init__(self, bridge: Bridge, store: LogStore) -> None:
         super().__init__()
@@ -317,12 +319,17 @@ class MainWindow(QMainWindow):
             open_one.raise_()
             return open_one
         wizard = Wizard(self.bridge, self)
-        wizard.keyRequested.connect(self.wallet.keys.import_key)
-        wizard.modelRequested.connect(self.models.choose)
+        wizard.pageRequested.connect(self.show_page)
+        wizard.settingStored.connect(self.settings_page.settingStored)
         wizard.open()
         return wizard
 
     # --- the window itself --------------------------------------------------------------------------------------------
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Tell those who waited for the window."""
+        super().showEvent(event)
+        self.shown.emit()
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """Leave the decision to the application."""

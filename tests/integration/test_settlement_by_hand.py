@@ -43,14 +43,24 @@ async def test_nothing_is_sped_up_without_a_key(embedded_world: World, tmp_path:
             await room.settlement.speed_up("0x" + "ab" * 32)
 
 
+async def test_without_a_key_the_claim_is_said_not_to_be_tried_and_what_to_do(
+    embedded_world: World, tmp_path: Path
+) -> None:
+    async with room_in(embedded_world, tmp_path, with_key=False) as room:
+        claim = (await room.settlement.diagnose())[-1]
+        assert (claim.name, claim.passed, claim.action) == ("claim", False, "add your host key")
+        assert "not tried" in claim.detail
+
+
 async def test_a_job_is_read_on_chain_and_a_claim_of_it_is_tried_and_not_sent(
     embedded_world: World, tmp_path: Path
 ) -> None:
     world = embedded_world
     async with room_in(world, tmp_path) as room:
         await room.ready()
-        names = [check.name for check in await room.settlement.diagnose()]
-        assert "claim" not in names
+        claim = (await room.settlement.diagnose())[-1]
+        assert (claim.name, claim.passed) == ("claim", True)
+        assert claim.detail.startswith("not tried: this host has no open job yet")
         await room.generate(world.job_id, 130)
         await room.reach(lambda view: view.settled >= 100, world.job_id)
         found = await read_chain_job(room.settlement, world.job_id)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QCheckBox, QDialog, QLineEdit, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QCheckBox, QDialog, QLabel, QLineEdit, QVBoxLayout, QWidget
 
 from fabstir_desktop.ui.widgets.basics import button, label, row, set_text
 from fabstir_desktop.ui.words import Tone
@@ -78,11 +78,12 @@ class HiddenEntry(QDialog):
         layout.setContentsMargins(24, 20, 24, 18)
         layout.setSpacing(12)
         explanation = label(text, wrap=True)
-        explanation.setMinimumWidth(self.fontMetrics().averageCharWidth() * 60)
+        explanation.setMinimumWidth(self.fontMetrics().averageCharWidth() * 72)
+        explanation.setMinimumHeight(explanation.heightForWidth(explanation.minimumWidth()))
         layout.addWidget(explanation)
         self.field = _hidden_field(title)
         layout.addWidget(self.field)
-        self.note = label(" ", "muted", wrap=True)
+        self.note = _note(self)
         layout.addWidget(self.note)
         self.accept_button = button(action, self._take, kind="primary")
         self.accept_button.setEnabled(False)
@@ -130,7 +131,7 @@ class SecretForm(QDialog):
             layout.addWidget(label(name, "muted"))
             layout.addWidget(field)
             field.textChanged.connect(lambda _: self._check())
-        self.note = label(" ", "muted", wrap=True)
+        self.note = _note(self)
         layout.addWidget(self.note)
         self.wrong = label(" ", wrap=True)
         self.wrong.setProperty("tone", Tone.ERROR.value)
@@ -156,6 +157,14 @@ class SecretForm(QDialog):
     def _wipe(self) -> None:
         for field in self.fields:
             field.clear()
+
+
+def _note(dialog: QWidget) -> QLabel:
+    """Room for two lines below a field, held from the start: nothing moves when something is said there."""
+    made = label(" ", "muted", wrap=True)
+    made.setMinimumHeight(2 * dialog.fontMetrics().lineSpacing())
+    made.setAlignment(Qt.AlignmentFlag.AlignTop)
+    return made
 
 
 def _hidden_field(name: str) -> QLineEdit:

@@ -1,0 +1,81 @@
+"""The self-test of the first steps, by a real node: a real model answers through the real socket, and nothing is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from chain_support import World
+from engine_support import small_model_path
+from limits import scaled
+from pydantic import SecretStr
+
+from fabstir_desktop.jobs.generation import EngineState
+from fabstir_desktop.node import HostNode
+from fabstir_desktop.settings import Settings
+
+READY_LIMIT_S = 90
+
+
+async def until(condition: Callable[[], bool], limit_s: float = READY_LIMIT_S) -> None:
+    async with asyncio.timeout(scaled(limit_s)):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def node(embedded_world: World, tmp_path: Path) -> AsyncIterator[HostNode]:
+    demo = embedded_world.demo
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        rpc_url=(demo.rpc_url,),
+        chain_id=demo.chain_id,
+        contract_proof_system=demo.contract,
+        host_private_key=SecretStr(demo.host_key),
+        model_path=small_model_path(),
+        api_port=0,
+        settlement_poll_seconds=0.2,
+    )
+    made = HostNode(settings)
+    await made.start()
+    try:
+        await until(lambda: made.status.engine.state is EngineState.READY and made.status.chain.submitting)
+        yield made
+    finally:
+        await made.stop()
+
+
+async def test_it_streams_a_real_answer_counts_it_asks_the_chain_and_sends_nothing(
+    node: HostNode, embedded_world: World
+) -> None:
+    pieces: list[str] = []
+    checks = await node.self_test(pieces.append)
+    by_name = {check.name: check for check in checks}
+    assert list(by_name) == ["answer", "RPC", "contract", "gas money", "claim"]
+    assert [check for check in checks if not check.passed] == []
+    assert len("".join(pieces)) > 20
+    streamed, counted = (int(word) for word in by_name["answer"].detail.split() if word.isdigit())
+    assert streamed == counted > 10
+    assert by_name["claim"].detail.startswith("not tried: this host has no open job yet")
+    assert await node.transactions() == []
+    assert await node.jobs() == [], "a free prompt belongs to no job"
+    assert await embedded_world.events("CheckpointSubmitted") == []
+
+
+async def test_leaving_it_half_way_ends_the_prompt(node: HostNode) -> None:
+    began = asyncio.Event()
+    running = asyncio.create_task(node.self_test(lambda _: began.set()))
+    await asyncio.wait_for(began.wait(), scaled(READY_LIMIT_S))
+    running.cancel()
+    await asyncio.wait({running})
+    assert running.cancelled()
+    await until(lambda: node.status.server.active_requests == 0)
+    assert [check for check in await node.self_test(lambda _: None) if not check.passed] == []
+
+
+async def test_without_a_public_address_the_reach_fails_and_says_what_to_set(node: HostNode) -> None:
+    check = await node.check_reach()
+    assert not check.passed
+    assert "PUBLIC_URL" in check.action
