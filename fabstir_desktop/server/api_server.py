@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, assert_never
 from uuid import uuid4
 
@@ -17,8 +18,8 @@ from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.accounting import Accountant
 from fabstir_desktop.jobs.events import RequestChanged
 from fabstir_desktop.jobs.generation import Engine
-from fabstir_desktop.jobs.status import ServerStatus, StatusSource
 from fabstir_desktop.jobs.problems import Problem
+from fabstir_desktop.jobs.status import ServerStatus, StatusSource
 from fabstir_desktop.server.access import Access
 from fabstir_desktop.server.actions import (
     Abandon,
@@ -35,14 +36,14 @@ from fabstir_desktop.server.answering import Answering, Run
 from fabstir_desktop.server.decoder import decode_frame
 from fabstir_desktop.server.door import Door, peer_of
 from fabstir_desktop.server.exposure import exposure_of
-from fabstir_desktop.server.frames import ProtocolError, ReplyWriter, Usage, error_frame
+from fabstir_desktop.server.frames import Frame, ProtocolError, ReplyWriter, Usage
 from fabstir_desktop.server.guard import Doorkeeper, GuardedConnection
 from fabstir_desktop.server.limits import Limits
 from fabstir_desktop.server.listener import listen, url_of
 from fabstir_desktop.server.metrics import ServerMetrics
 from fabstir_desktop.server.pages import Pages
 from fabstir_desktop.server.protocol import Protocol
-from fabstir_desktop.server.rates import Rate
+from fabstir_desktop.server.rates import FrameRates
 from fabstir_desktop.server.session import CancelReason, PromptRequest, Session
 from fabstir_desktop.server.tls import Certificate, certificate_of
 from fabstir_desktop.settings import Settings
@@ -55,6 +56,8 @@ _CERTIFICATE_CHECK_TICKS: Final = 240
 _END_SESSION_LIMIT_S: Final = 60.0
 _LARGE_FRAME_BYTES: Final = 32 * 1024
 """Frames above are decoded in a thread, so that they do not hold up the tokens of others."""
+_FRAMES_PER_TURN: Final = 32
+"""Frames of one connection that may be served before the others get the loop."""
 
 
 class ApiServer:
@@ -88,8 +91,11 @@ class ApiServer:
             engine, accountant, self._metrics, self._limits, settings.free_use, self._protocol.job_admitted
         )
         pages = Pages(status_source, self._metrics)
-        self._door = Door(Access(settings), self._doorkeeper, pages, lambda: self._protocol.refusal)
-        self._frame_rate = Rate(self._limits.frames_per_s, self._limits.frames_burst)
+        self._door = Door(Access(settings), self._doorkeeper, pages, lambda: self._protocol.closed_door)
+        self._frame_rates = FrameRates(self._limits)
+        self._decoding = ThreadPoolExecutor(
+            1, "decode"
+        )  # of its own: a flood of frames must not stand before the ledger's work
         self._server: Server | None = None
         self._certificate: Certificate | None = None
         self._instance = uuid4().hex
@@ -142,13 +148,19 @@ class ApiServer:
         await self._tasks.finish(0.1)
         self._announcer.close()
         self._metrics.close()
+        self._decoding.shutdown(wait=False, cancel_futures=True)
 
     def pause(self) -> None:
         """Take no new prompts; running ones end."""
         self._protocol.refusal = self._protocol.refusal or "the host has paused serving"
 
+    def finish_jobs(self) -> None:
+        """Open no new session (connections get 503, prompts BUSY); those that are open go on until they are over."""
+        self._protocol.is_finishing = True
+
     def resume(self) -> None:
         """Take prompts again, unless the host stops."""
+        self._protocol.is_finishing = False
         if self._protocol.refusal == "the host has paused serving":
             self._protocol.refusal = None
 
@@ -166,16 +178,16 @@ class ApiServer:
             exposure=self._exposure,
         )
 
+    async def try_public_url(self, url: str) -> Problem | None:
+        """Whether a client that connects to `url` comes to this very server; None if so."""
+        return await self._announcer.try_public_url(url)
+
     @property
     def connections(self) -> int:
         """Open WebSockets."""
         return len(self._connections)
 
     # --- sockets ----------------------------------------------------------------------------------------------------
-
-    async def try_public_url(self, url: str) -> Problem | None:
-        """Whether a client that connects to `url` comes to this very server; None if so."""
-        return await self._announcer.try_public_url(url)
 
     async def _serve_socket(self, connection: ServerConnection) -> None:
         if not isinstance(connection, GuardedConnection):
@@ -193,23 +205,39 @@ class ApiServer:
 
     async def _read(self, socket_id: int, connection: GuardedConnection) -> None:
         peer = peer_of(connection)
+        frames = 0
         while True:
-            data = await connection.recv()
+            data = await connection.next_message()
             if not peer.is_loopback:
-                wait_s = self._frame_rate.take(peer.group, self._now())
-                if wait_s > 0:
-                    await asyncio.sleep(wait_s)
+                await self._wait_for_rate(peer.group, len(data))
             try:
-                if len(data) > _LARGE_FRAME_BYTES:
-                    frame = await asyncio.to_thread(decode_frame, data)
-                else:
-                    frame = decode_frame(data)
+                frame = await self._decode(data)
             except ProtocolError as problem:
                 self._metrics.frames_refused += 1
-                connection.write(error_frame(problem))
+                connection.write(self._protocol.refused_frame(socket_id, problem))
             else:
                 self._perform(self._protocol.frame_received(socket_id, frame, self._now()))
             await connection.wait_writable()
+            frames += 1
+            if frames % _FRAMES_PER_TURN == 0:
+                await asyncio.sleep(0)
+
+    async def _wait_for_rate(self, group: str, size: int) -> None:
+        """Wait until the address may have one more frame served. Who waited asks again: others of its address did too."""
+        wait_s = self._frame_rates.take_frame(group, self._now())
+        while wait_s > 0:
+            await asyncio.sleep(wait_s)
+            wait_s = self._frame_rates.take_frame(group, self._now())
+        wait_s = self._frame_rates.take_bytes(group, size, self._now())
+        while wait_s > 0:
+            await asyncio.sleep(wait_s)
+            wait_s = self._frame_rates.take_bytes(group, size, self._now())
+
+    async def _decode(self, data: str | bytes) -> Frame:
+        """Read a frame. Raises ProtocolError."""
+        if len(data) <= _LARGE_FRAME_BYTES:
+            return decode_frame(data)
+        return await asyncio.get_running_loop().run_in_executor(self._decoding, decode_frame, data)
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
@@ -303,6 +331,7 @@ class ApiServer:
             ticks += 1
             now_s = self._now()
             self._perform(self._protocol.tick(now_s))
+            self._perform(self._protocol.make_room(self._doorkeeper.crowding, now_s))
             self._doorkeeper.tick(now_s)
             for run in list(self._runs.values()):
                 if run.accepted is not None and now_s - run.last_event_s > self._limits.stall_s:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from typing import Any, Final, cast
+from collections import Counter, deque
+from typing import Any, Final
 
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
@@ -16,6 +16,7 @@ from websockets.protocol import CONNECTING, OPEN, Event
 
 from fabstir_desktop.server.access import group_of, is_loopback
 from fabstir_desktop.server.limits import Limits
+from fabstir_desktop.server.rates import Rate
 from fabstir_desktop.server.session import Peer
 
 log = logging.getLogger(__name__)
@@ -39,12 +40,18 @@ class Doorkeeper:
         self.half_open: dict[GuardedConnection, float] = {}
         """Since when; oldest first."""
         self.watched: set[GuardedConnection] = set()
-        """Those in the middle of something that must not last: an unfinished message, a full send buffer, a close."""
+        """Those in the middle of something that must not last: messages not complete or not read, a full buffer, a close."""
         self.refused: Counter[str] = Counter()
         self._max_connections = max_connections
         self._inside = 0
         self._inside_by_group: Counter[str] = Counter()
         self._half_open_by_group: Counter[str] = Counter()
+        self._arrivals = Rate(limits.connections_per_s, limits.connections_burst)
+
+    @property
+    def crowding(self) -> int:
+        """How many WebSockets there are beyond the share of places from which on the idle ones give way."""
+        return max(0, self._inside - int(self._max_connections * self.limits.crowded_share))
 
     def enter(self, connection: GuardedConnection, now_s: float) -> bool:
         """Count a new connection; False if it must be cut off at once because there are too many."""
@@ -53,8 +60,10 @@ class Doorkeeper:
         self._half_open_by_group[connection.group] += 1
         if len(self.connections) > self._max_connections + 4 * self.limits.half_open:
             return False
+        if connection.is_loopback:
+            return True
         mine = self._half_open_by_group[connection.group]
-        return connection.is_loopback or mine <= self.limits.half_open_per_address
+        return mine <= self.limits.half_open_per_address and self._arrivals.take(connection.group, now_s) == 0
 
     def headers_read(self, connection: GuardedConnection) -> None:
         """No longer half open. Safe to call twice."""
@@ -63,11 +72,13 @@ class Doorkeeper:
 
     def let_in(self, connection: GuardedConnection, group: str, is_loopback_peer: bool) -> bool:
         """Whether there is room; counts it if so. `group` is the client's, behind a proxy not the connection's own."""
-        mine = self._inside_by_group[group]
-        if self._inside >= self._max_connections or (
-            not is_loopback_peer and mine >= self.limits.connections_per_address
-        ):
+        if self._inside >= self._max_connections:
             return False
+        if not is_loopback_peer:
+            if self._inside_by_group[group] >= self.limits.connections_per_address:
+                return False
+            if group != connection.group and self._arrivals.take(group, connection.loop.time()) > 0:
+                return False  # its proxy's connections were counted at the door, not its own
         self._inside += 1
         self._inside_by_group[group] += 1
         connection.inside_as = group
@@ -130,6 +141,9 @@ class GuardedConnection(ServerConnection):
         self._control_frames = 0
         self._control_since_s = 0.0
         self._message_since_s: float | None = None
+        self._message_bytes = 0
+        self._unread_bytes: deque[int] = deque()
+        """Sizes of the complete messages that wait to be read."""
         self._blocked_since_s: float | None = None
         self._closing_since_s: float | None = None
 
@@ -178,11 +192,24 @@ class GuardedConnection(ServerConnection):
             log.debug("connection cut off: %s", why)
         self.transport.abort()
 
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    async def next_message(self) -> str | bytes:
+        """The next message, whole. Raises ConnectionClosed."""
+        message = await self.recv()
+        if self._unread_bytes:
+            self._unread_bytes.popleft()
+        return message
+
     # --- watching ---------------------------------------------------------------------------------------------------
 
     @property
     def unfinished_bytes(self) -> int:
-        """Bytes held of a message that is not complete."""
+        """Bytes held of messages that are not complete, or not read yet."""
+        return self._incomplete_bytes + sum(self._unread_bytes)
+
+    @property
+    def _incomplete_bytes(self) -> int:
         return len(self.protocol.reader.buffer) + (self.protocol.current_size or 0)
 
     def check_times(self, now_s: float) -> None:
@@ -192,12 +219,20 @@ class GuardedConnection(ServerConnection):
                 self.transport.abort()
         elif self._blocked_since_s is not None and now_s - self._blocked_since_s > self._limits.send_s:
             self.cut_off("slow reader")
+        elif self._is_resting:
+            if self._message_since_s is not None:
+                self._message_since_s = now_s  # it is we who do not read: the message is not slow
         elif self._message_since_s is not None and now_s - self._message_since_s > self._limits.message_s:
             self.protocol.fail(1008, "the message took too long")
             self.send_data()
             self.cut_off_soon("slow message")
-        elif self._blocked_since_s is None and self._message_since_s is None:
+        elif self._message_since_s is None and not self._unread_bytes:
             self._doorkeeper.watched.discard(self)
+
+    @property
+    def _is_resting(self) -> bool:
+        """Whether nothing is read from the socket now: its client reads too slowly, or its last messages wait still."""
+        return self._blocked_since_s is not None or self.recv_messages.paused
 
     def cut_off_soon(self, why: str) -> None:
         """End the connection once what is written has been sent; the peer's answer is not waited for."""
@@ -210,13 +245,21 @@ class GuardedConnection(ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count it, then let websockets have it."""
+        may_stay = self.count(transport)
+        self.made(transport)
+        if not may_stay:
+            self.cut_off("too many")
+
+    def made(self, transport: asyncio.BaseTransport) -> None:
+        """Let websockets have it."""
+        super().connection_made(transport)
+
+    def count(self, transport: asyncio.BaseTransport) -> bool:
+        """Learn the peer's address and count the connection; False if there are too many."""
         name = transport.get_extra_info("peername")
         address = str(name[0]) if isinstance(name, tuple) and name else ""
         self.group, self.is_loopback = group_of(address), is_loopback(address)
-        may_stay = self._doorkeeper.enter(self, self.loop.time())
-        super().connection_made(transport)
-        if not may_stay:
-            self.cut_off("too many")
+        return self._doorkeeper.enter(self, self.loop.time())
 
     def data_received(self, data: bytes) -> None:
         """Watch what came before and after websockets has read it."""
@@ -225,7 +268,7 @@ class GuardedConnection(ServerConnection):
         super().data_received(data)
         if self._is_half_open:
             self._check_handshake(len(data))
-        elif self.unfinished_bytes == 0:
+        elif self._incomplete_bytes == 0:
             self._message_since_s = None
         elif self._message_since_s is None:
             self._message_since_s = self.loop.time()
@@ -255,6 +298,7 @@ class GuardedConnection(ServerConnection):
             if self.transport.is_closing():
                 return
             if event.opcode in _DATA:
+                self._count_message(event)
                 self._fragments = 0 if event.fin else self._fragments + 1
                 if self._fragments > self._limits.fragments:
                     self.protocol.fail(1008, "too many fragments")
@@ -265,6 +309,14 @@ class GuardedConnection(ServerConnection):
                 self.cut_off("control frames")
                 return
         super().process_event(event)
+
+    def _count_message(self, frame: Frame) -> None:
+        self._message_bytes += len(frame.data)
+        if frame.fin:
+            self._unread_bytes.append(self._message_bytes)
+            if self._message_bytes > self._limits.partial_share:
+                self._doorkeeper.watched.add(self)
+            self._message_bytes = 0
 
     def _is_flood_of_control_frames(self) -> bool:
         now_s = self.loop.time()
@@ -277,12 +329,3 @@ class GuardedConnection(ServerConnection):
         """Uncount it."""
         self._doorkeeper.leave(self)
         super().connection_lost(exc)
-
-
-def guarded(doorkeeper: Doorkeeper) -> type[ServerConnection]:
-    """The factory to give to `serve`."""
-
-    def make(*arguments: Any, **options: Any) -> GuardedConnection:
-        return GuardedConnection(doorkeeper, *arguments, **options)
-
-    return cast("type[ServerConnection]", make)

@@ -15,8 +15,9 @@ from websockets.http11 import Request, Response
 from fabstir_desktop.errors import EnvironmentFault
 from fabstir_desktop.server.door import Door
 from fabstir_desktop.server.exposure import INSTANCE_HEADER
-from fabstir_desktop.server.guard import Doorkeeper, guarded
+from fabstir_desktop.server.guard import Doorkeeper
 from fabstir_desktop.server.quiet import quiet_logger
+from fabstir_desktop.server.tls_connection import connection_factory
 from fabstir_desktop.settings import Settings
 
 _SPARE_DESCRIPTORS = 256
@@ -48,7 +49,7 @@ async def listen(
             settings.api_port,
             process_request=door,
             process_response=introduce,
-            create_connection=guarded(doorkeeper),
+            create_connection=connection_factory(doorkeeper, tls),
             compression=None,
             server_header=None,
             open_timeout=limits.open_s,
@@ -59,7 +60,6 @@ async def listen(
             max_queue=limits.receive_queue,
             write_limit=limits.write_buffer,
             logger=quiet_logger(),
-            ssl=tls,
             backlog=256,
         )
     except (OSError, ValueError, OverflowError) as error:

@@ -9,7 +9,6 @@ pinned to the peer that first used it for as long as a session of that peer uses
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
 from uuid import uuid4
 
 from fabstir_desktop.server.actions import (
@@ -24,10 +23,12 @@ from fabstir_desktop.server.actions import (
     Reply,
     Start,
 )
+from fabstir_desktop.server.chain_check import check_chain
 from fabstir_desktop.server.frames import (
     Frame,
     Ignored,
     Prompt,
+    ProtocolError,
     ReplyWriter,
     SessionEnd,
     SessionInit,
@@ -36,6 +37,7 @@ from fabstir_desktop.server.frames import (
     session_init_ack,
 )
 from fabstir_desktop.server.limits import Limits
+from fabstir_desktop.server.pins import JobPins
 from fabstir_desktop.server.rates import PromptRates
 from fabstir_desktop.server.session import (
     CancelReason,
@@ -45,26 +47,15 @@ from fabstir_desktop.server.session import (
     RequestState,
     Session,
     SessionKey,
+    Socket,
+    idlest,
     take_name,
 )
 
 CLOSE_NORMAL = 1000
+CLOSE_TRY_LATER = 1013
 _RETRY_PAUSED_S = 30
-_CHAIN_OF_SDKS = 84532  # what Fabstir's SDK names where its user chose no chain
-_DEVELOPMENT_CHAINS = frozenset({1337, 31337, 131277322940537})  # they live on one machine: the demo, anvil, hardhat
-
-
-@dataclass(slots=True, eq=False)
-class _Socket:
-    socket_id: int
-    peer: Peer
-    opened_at_s: float
-    used_at_s: float
-    has_spoken: bool = False
-    current: Session | None = None
-    own: Session | None = None
-    sessions: set[Session] = field(default_factory=set)
-    jobs: set[int] = field(default_factory=set)
+FINISHING = "the host finishes its jobs and takes no new ones"
 
 
 class Protocol:
@@ -73,21 +64,31 @@ class Protocol:
     def __init__(self, *, chain_id: int, version: str, grace_s: float, idle_s: float, limits: Limits) -> None:
         self.refusal: str | None = None
         """Why no prompt is taken now (paused, stopping); None: they are."""
+        self.is_finishing = False
+        """Sessions that are open go on; no new one is opened."""
         self._chain_id = chain_id
         self._greeting = connected_frame(version)
         self._grace_s = grace_s
         self._idle_s = idle_s
         self._limits = limits
         self._rates = PromptRates(limits)
-        self._sockets: dict[int, _Socket] = {}
+        self._sockets: dict[int, Socket] = {}
         self._sessions: dict[SessionKey, Session] = {}
         self._live: dict[str, PromptRequest] = {}
-        self._pins: dict[int, tuple[str, set[Session]]] = {}
+        self._pins = JobPins()
         self._watchers: dict[int, set[int]] = {}
         self._names: set[str] = set()
         self._socket_ids = itertools.count(1)
 
     # --- what may be asked ------------------------------------------------------------------------------------------
+
+    @property
+    def closed_door(self) -> str | None:
+        """Why no connection is let in now; None: they are, also while the client of an open session may come back."""
+        if self.refusal is not None or not self.is_finishing:
+            return self.refusal
+        is_awaited = any(session.deserted_at_s is not None for session in self._sessions.values())
+        return None if is_awaited else FINISHING
 
     @property
     def session_count(self) -> int:
@@ -113,7 +114,7 @@ class Protocol:
     def socket_opened(self, peer: Peer, now_s: float) -> tuple[int, list[Action]]:
         """A client is connected; returns the socket's number here."""
         socket_id = next(self._socket_ids)
-        self._sockets[socket_id] = _Socket(socket_id, peer, now_s, now_s)
+        self._sockets[socket_id] = Socket(socket_id, peer, now_s, now_s)
         return socket_id, [Reply(socket_id, self._greeting)]
 
     def socket_closed(self, socket_id: int, now_s: float) -> list[Action]:
@@ -156,17 +157,22 @@ class Protocol:
             case Ignored():
                 return []
 
+    def refused_frame(self, socket_id: int, problem: ProtocolError) -> bytes:
+        """The `error` for a frame that could not be used; of the socket's session where the frame named none."""
+        socket = self._sockets.get(socket_id)
+        session_id = problem.session_id
+        if session_id is None and socket is not None and socket.current is not None:
+            session_id = socket.current.session_id
+        return ReplyWriter(problem.request_id, session_id).error(problem.code, str(problem))
+
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def job_admitted(self, request: PromptRequest) -> bool:
         """The request's job was found good: pin it to the peer. False if another peer has it."""
         if request.job_id is None:
             return True
-        owner, sessions = self._pins.setdefault(request.job_id, (request.peer.identity, set()))
-        if owner != request.peer.identity:
+        if not self._pins.take(request.job_id, request.peer, request.session):
             return False
-        sessions.add(request.session)
-        request.session.jobs.add(request.job_id)
         for socket_id in request.session.sockets:
             self._watch(self._sockets[socket_id], request.job_id)
         return True
@@ -205,6 +211,17 @@ class Protocol:
                 actions.append(CloseSocket(socket.socket_id, CLOSE_NORMAL, "idle"))
         return actions
 
+    def make_room(self, count: int, now_s: float) -> list[Action]:
+        """The host is crowded: close up to `count` sockets whose clients ask for nothing."""
+        if count <= 0:
+            return []
+        actions: list[Action] = []
+        for socket in idlest(self._sockets.values(), count, now_s - self._limits.idle_when_crowded_s):
+            if not socket.is_closing:  # one that does not let go is counted, so that no other has to go for it
+                socket.is_closing = True
+                actions.append(CloseSocket(socket.socket_id, CLOSE_TRY_LATER, "idle, and the host is full"))
+        return actions
+
     def drain(self) -> list[Action]:
         """The host stops: no new prompt, running ones end, every session is over."""
         self.refusal = "the host is stopping"
@@ -215,9 +232,9 @@ class Protocol:
 
     # --- own: frames ------------------------------------------------------------------------------------------------
 
-    def _session_init(self, socket: _Socket, frame: SessionInit, now_s: float) -> list[Action]:
+    def _session_init(self, socket: Socket, frame: SessionInit, now_s: float) -> list[Action]:
         try:
-            self._check_chain(frame.job_id, frame.chain_id)
+            check_chain(self._chain_id, frame.job_id, frame.chain_id)
             self._check_pin(frame.job_id, socket.peer)
             session = self._named_session(socket, frame.session_id, now_s)
         except Refusal as refusal:
@@ -231,17 +248,17 @@ class Protocol:
         socket.used_at_s = now_s
         return [Reply(socket.socket_id, session_init_ack(frame, self._chain_id))]
 
-    def _prompt(self, socket: _Socket, prompt: Prompt, now_s: float) -> list[Action]:
+    def _prompt(self, socket: Socket, prompt: Prompt, now_s: float) -> list[Action]:
         job_id = prompt.job_id
         try:
             if self.refusal is not None:
                 raise Refusal("SHUTTING_DOWN", self.refusal, retry_after_s=_RETRY_PAUSED_S)
             session = self._session_for(socket, prompt.session_id, now_s)
             job_id = session.job_id if job_id is None else job_id
-            self._check_chain(job_id, prompt.chain_id)
+            check_chain(self._chain_id, job_id, prompt.chain_id)
             self._check_pin(job_id, socket.peer)
             if self._is_resent(socket, session, prompt):
-                return []
+                return []  # the running answer is the answer
             self._check_load(socket, session, job_id, now_s)
         except Refusal as refusal:
             session_id = prompt.session_id or (socket.current.session_id if socket.current else None)
@@ -253,25 +270,17 @@ class Protocol:
         return self._start(session) if session.running is None else []
 
     @staticmethod
-    def _refuse(socket: _Socket, writer: ReplyWriter, refusal: Refusal, job_id: int | None) -> list[Action]:
+    def _refuse(socket: Socket, writer: ReplyWriter, refusal: Refusal, job_id: int | None) -> list[Action]:
         actions: list[Action] = [Reply(socket.socket_id, writer.error(refusal.code, str(refusal), **refusal.further))]
         if isinstance(refusal, Contested) and job_id is not None:
             actions.append(JobContested(job_id))
         return actions
 
-    def _check_chain(self, job_id: int | None, chain_id: int | None) -> None:
-        """Job ids repeat from chain to chain: a job named for another chain would be paid by someone else's deposit."""
-        if chain_id == _CHAIN_OF_SDKS and self._chain_id in _DEVELOPMENT_CHAINS:
-            return  # who says nothing says this; on a chain without value no one loses by it
-        if job_id is not None and chain_id is not None and chain_id != self._chain_id:
-            raise Refusal("JOB_NOT_VALID", f"this host claims on chain {self._chain_id}, not on chain {chain_id}")
-
     def _check_pin(self, job_id: int | None, peer: Peer) -> None:
-        pin = self._pins.get(job_id) if job_id is not None else None
-        if pin is not None and pin[0] != peer.identity:
+        if self._pins.is_anothers(job_id, peer):
             raise Contested("JOB_NOT_VALID", "this job is in use by another client")
 
-    def _check_load(self, socket: _Socket, session: Session, job_id: int | None, now_s: float) -> None:
+    def _check_load(self, socket: Socket, session: Session, job_id: int | None, now_s: float) -> None:
         limits, peer = self._limits, socket.peer
         if len(session.waiting) >= limits.prompts_waiting_per_session:
             raise Refusal("BUSY", f"{len(session.waiting)} prompts of this session wait already", retry_after_s=5)
@@ -281,14 +290,19 @@ class Protocol:
             raise Refusal("BUSY", "too many prompts from your address at the same time", retry_after_s=5)
         self._rates.take(peer.group, job_id, now_s)
 
-    def _is_resent(self, socket: _Socket, session: Session, prompt: Prompt) -> bool:
-        """The very same frame again while the first is being served: one generation answers both."""
-        return prompt.request_id is not None and any(
-            request.socket_id == socket.socket_id and request.session is session and request.prompt == prompt
-            for request in self._live.values()
-        )
+    def _is_resent(self, socket: Socket, session: Session, prompt: Prompt) -> bool:
+        """The very same frame again while the first is being served: one generation answers both.
 
-    def _request_meant(self, socket: _Socket, frame: StreamCancel) -> PromptRequest | None:
+        From another socket it cannot: the frames of an answer go where it was asked for. Raises Refusal.
+        """
+        if prompt.request_id is None:
+            return False
+        same = [one for one in self._live.values() if one.session is session and one.prompt == prompt]
+        if same and all(one.socket_id != socket.socket_id for one in same):
+            raise Refusal("INVALID_REQUEST", "this id is being answered on another connection of the session")
+        return bool(same)
+
+    def _request_meant(self, socket: Socket, frame: StreamCancel) -> PromptRequest | None:
         session = self._known_session(socket, frame.session_id)
         if frame.request_id is not None:
             return next(
@@ -311,12 +325,12 @@ class Protocol:
 
     # --- own: sessions ----------------------------------------------------------------------------------------------
 
-    def _known_session(self, socket: _Socket, session_id: str | None) -> Session | None:
+    def _known_session(self, socket: Socket, session_id: str | None) -> Session | None:
         if session_id is None:
             return socket.current or socket.own
         return self._sessions.get(SessionKey(socket.peer.identity, session_id))
 
-    def _session_for(self, socket: _Socket, session_id: str | None, now_s: float) -> Session:
+    def _session_for(self, socket: Socket, session_id: str | None, now_s: float) -> Session:
         if session_id is not None:
             return self._named_session(socket, session_id, now_s)
         if socket.current is not None:
@@ -326,7 +340,7 @@ class Protocol:
             socket.own = self._open(socket, key, now_s, is_named=False)
         return socket.own
 
-    def _named_session(self, socket: _Socket, session_id: str, now_s: float) -> Session:
+    def _named_session(self, socket: Socket, session_id: str, now_s: float) -> Session:
         key = SessionKey(socket.peer.identity, session_id)
         session = self._sessions.get(key)
         if session is None:
@@ -338,11 +352,13 @@ class Protocol:
             self._watch(socket, job_id)
         return session
 
-    def _watch(self, socket: _Socket, job_id: int) -> None:
+    def _watch(self, socket: Socket, job_id: int) -> None:
         socket.jobs.add(job_id)
         self._watchers.setdefault(job_id, set()).add(socket.socket_id)
 
-    def _open(self, socket: _Socket, key: SessionKey, now_s: float, *, is_named: bool) -> Session:
+    def _open(self, socket: Socket, key: SessionKey, now_s: float, *, is_named: bool) -> Session:
+        if self.is_finishing:
+            raise Refusal("BUSY", FINISHING, retry_after_s=_RETRY_PAUSED_S)
         if len(socket.sessions) >= self._limits.sessions_per_socket:
             raise Refusal("BUSY", "too many sessions on one connection", retry_after_s=30)
         if len(self._sessions) >= self._limits.sessions:
@@ -392,9 +408,5 @@ class Protocol:
     def _finish(self, session: Session) -> list[Action]:
         """Nothing of the session runs any more: let go of its jobs."""
         self._names.discard(session.account_name)
-        for job_id in session.jobs:
-            _, sessions = self._pins[job_id]
-            sessions.discard(session)
-            if not sessions:
-                del self._pins[job_id]
+        self._pins.release(session)
         return [EndSession(session)] if session.jobs else []

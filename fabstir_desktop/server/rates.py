@@ -26,18 +26,18 @@ class Rate:
         self._burst = burst
         self._bucket_by_name: dict[str, _Bucket] = {}
 
-    def take(self, name: str, now_s: float) -> float:
-        """Take one; 0 if it was there, else the seconds until one will be."""
+    def take(self, name: str, now_s: float, amount: float = 1.0) -> float:
+        """Take `amount` (at most the burst); 0 if it was there, else nothing is taken: the seconds until it will be."""
         bucket = self._bucket_by_name.get(name)
         if bucket is None:
             self._make_room(now_s)
             bucket = self._bucket_by_name[name] = _Bucket(self._burst, now_s)
         bucket.level = min(self._burst, bucket.level + (now_s - bucket.filled_at_s) * self._per_second)
         bucket.filled_at_s = now_s
-        if bucket.level >= 1:
-            bucket.level -= 1
+        if bucket.level >= amount:
+            bucket.level -= amount
             return 0.0
-        return (1 - bucket.level) / self._per_second
+        return (amount - bucket.level) / self._per_second
 
     def _make_room(self, now_s: float) -> None:
         """Forget full buckets, which say nothing; if there are none, the one that was filled longest ago."""
@@ -52,8 +52,29 @@ class Rate:
             del self._bucket_by_name[oldest]
 
 
+class FrameRates:
+    """How much an address may send, counted in frames and in bytes."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._frames = Rate(limits.frames_per_s, limits.frames_burst)
+        self._bytes = Rate(limits.frame_bytes_per_s, limits.frame_bytes_burst)
+        self._least_cost = limits.frame_cost_bytes
+        self._most_cost = limits.frame_bytes_burst
+
+    def take_frame(self, address: str, now_s: float) -> float:
+        """Take one frame; 0 if it may be served, else the seconds to wait before asking again."""
+        return self._frames.take(address, now_s)
+
+    def take_bytes(self, address: str, size: int, now_s: float) -> float:
+        """Take a frame's bytes; 0 if it may be served, else the seconds to wait before asking again."""
+        return self._bytes.take(address, now_s, min(max(self._least_cost, size), self._most_cost))
+
+
 class PromptRates:
-    """How often an address and a job may ask."""
+    """How often an address may ask, in all and for each job.
+
+    A job's rate is its client's own: a stranger who names the job takes nothing from it.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._address = Rate(limits.prompts_per_minute / 60, limits.prompts_burst)
@@ -61,7 +82,7 @@ class PromptRates:
 
     def take(self, address: str, job_id: int | None, now_s: float) -> None:
         """Take one prompt. Raises Refusal that says when to come back: never sooner than it helps."""
-        job_wait_s = self._job.take(str(job_id), now_s) if job_id is not None else 0.0
+        job_wait_s = self._job.take(f"{address} {job_id}", now_s) if job_id is not None else 0.0
         wait_s = job_wait_s or self._address.take(address, now_s)
         if wait_s > 0:
             whose = "for this job" if job_wait_s else "from your address"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from heapq import nsmallest
 from itertools import chain, count
 from typing import Final
 
@@ -176,6 +178,34 @@ class Session:
         if request.prompt.context is not None:
             self.conversation.replace(request.prompt.context)
         self.conversation.add(request.prompt.text, answer)
+
+
+@dataclass(slots=True, eq=False)
+class Socket:
+    """A connected client, as the protocol knows it. `current` is the session of its last session_init; `own` the one it has
+    without having named any."""
+
+    socket_id: int
+    peer: Peer
+    opened_at_s: float
+    used_at_s: float
+    has_spoken: bool = False
+    is_closing: bool = False
+    current: Session | None = None
+    own: Session | None = None
+    sessions: set[Session] = field(default_factory=set)
+    jobs: set[int] = field(default_factory=set)
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether it has nothing that a flood would have to pay for: a job that was admitted, or a prompt on its way."""
+        return not any(session.jobs or session.running or session.waiting for session in self.sessions)
+
+
+def idlest(sockets: Iterable[Socket], count: int, before_s: float) -> list[Socket]:
+    """Up to `count` sockets to close when there is no room for others: spare ones last used by `before_s`, longest first."""
+    spare = [socket for socket in sockets if socket.is_spare and socket.used_at_s <= before_s]
+    return nsmallest(count, spare, key=lambda socket: socket.used_at_s)
 
 
 def take_name(session_id: str, taken: set[str]) -> str:

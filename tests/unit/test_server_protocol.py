@@ -453,7 +453,7 @@ class AnyOrder(RuleBasedStateMachine):
         while self.running:
             self.act(self.machine.request_ended(self.running.pop(), None, self.now))
         assert self.machine.session_count == self.machine.waiting_count == self.machine.running_count == 0
-        assert self.machine._pins == {}
+        assert len(self.machine._pins) == 0
         assert self.machine._watchers == {}
 
 
