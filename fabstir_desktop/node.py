@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ from fabstir_desktop.server.exposure import exposure_after
 from fabstir_desktop.settings import Settings, save_setting
 from fabstir_desktop.settlement.service import Settlement
 from fabstir_desktop.standing import StandingProblems
-from fabstir_desktop.tasks import OwnTasks
+from fabstir_desktop.tasks import OwnTasks, finish_within
 from fabstir_desktop.wallet.creation import address_of, create_key
 from fabstir_desktop.wallet.wallet import Wallet
 
@@ -110,13 +110,13 @@ class HostNode:
         await self._tasks.finish(0)
         share_s = timeout_s * _DRAIN_SHARE / 2
         if self._server is not None:
-            await self._finish("server", self._server.stop(share_s), share_s + 0.5)
+            await finish_within("server", self._server.stop(share_s), share_s + 0.5)
         if self._settlement is not None:
-            await self._finish("settlement", self._settlement.stop(share_s), share_s + 0.5)
-        await self._finish("engine", self._engine.stop(timeout_s / 5), timeout_s / 5 + 0.5)
+            await finish_within("settlement", self._settlement.stop(share_s), share_s + 0.5)
+        await finish_within("engine", self._engine.stop(timeout_s / 5), timeout_s / 5 + 0.5)
         self._wallet.close()
         if self._ledger is not None:
-            await self._finish("ledger", self._ledger.close(), 1.0)
+            await finish_within("ledger", self._ledger.close(), 1.0)
         self._set_state(ServingState.STOPPED)
 
     async def pause(self, duration_s: float | None = None, *, reason: str = "") -> None:
@@ -142,20 +142,10 @@ class HostNode:
         settlement, server = self._running(self._settlement), self._running(self._server)
         engine = self._engine.status
         chain = settlement.status
-        clock = time.strftime("%H:%M", time.localtime(self._resume_at)) if self._resume_at else None
-        sentence = describe_state(
-            self._state,
-            engine=engine,
-            submitting=chain.submitting,
-            active_requests=server.status.active_requests,
-            problems=self.problems,
-            resume_clock=clock,
-            pause_reason=self.pause_reason,
-        )
         return NodeStatus(
             version=__version__,
             state=self._state,
-            sentence=sentence,
+            sentence=self._describe(self.problems),
             engine=engine,
             wallet=self._wallet.status,
             chain=chain,
@@ -254,6 +244,16 @@ class HostNode:
         await self._wallet.load()
         await self._use_key()
 
+    async def accept_found_key(self) -> WalletStatus:
+        """Work from now on with the other key that was found in the place of this host's. Raises KeyMissing."""
+        status = await self._wallet.accept_found()
+        await self._use_key()
+        return status
+
+    def abandon_key_wait(self) -> None:
+        """Wait no more for a keyring that does not answer; its key counts as locked until it is asked again."""
+        self._wallet.give_up_waiting()
+
     async def load_model(self, path: Path) -> None:
         """Serve another model once running requests have ended; also stored as the setting. Raises ModelFileError."""
         await self._engine.load(str(path))
@@ -324,14 +324,6 @@ class HostNode:
         self._state = state
         self.feed.publish(ServingChanged())
 
-    async def _finish(self, name: str, ending: Awaitable[None], limit_s: float) -> None:
-        try:
-            await asyncio.wait_for(ending, limit_s)
-        except TimeoutError:
-            log.warning("the %s did not stop within %.1f s", name, limit_s)
-        except FabstirError as error:
-            log.warning("the %s did not stop cleanly: %s", name, error)
-
     async def _listen(self) -> None:
         try:
             url = await self._running(self._server).start()
@@ -389,7 +381,19 @@ class HostNode:
                 log.warning("the ledger did not take the time mark: %s", error)
             await asyncio.sleep(_RUN_MARK_S)
 
+    def _describe(self, problems: Sequence[Problem]) -> str:
+        clock = time.strftime("%H:%M", time.localtime(self._resume_at)) if self._resume_at else None
+        return describe_state(
+            self._state,
+            engine=self._engine.status,
+            submitting=self._running(self._settlement).status.submitting,
+            active_requests=self._running(self._server).status.active_requests,
+            problems=problems,
+            resume_clock=clock,
+            pause_reason=self.pause_reason,
+        )
+
     def _derive_problems(self) -> None:
         ledger, server = self._running(self._ledger), self._running(self._server)
-        found = derive_problems(self._wallet.status, self._engine.status, server.status, ledger.failure)
-        self._problems.derive(found)
+        states = (self._wallet.status, self._engine.status, server.status, ledger.failure)
+        self._problems.derive(derive_problems(*states, self._state, self._describe(())))

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any
+
+from fabstir_desktop.errors import FabstirError
 
 log = logging.getLogger(__name__)
 
 _LET_GO_S = 0.5
+
+
+async def finish_within(name: str, ending: Awaitable[None], limit_s: float) -> None:
+    """Wait for a part's end, but not for ever; what goes wrong is logged, for the next part is to end as well."""
+    try:
+        await asyncio.wait_for(ending, limit_s)
+    except TimeoutError:
+        log.warning("the %s did not stop within %.1f s", name, limit_s)
+    except FabstirError as error:
+        log.warning("the %s did not stop cleanly: %s", name, error)
 
 
 class OwnTasks:

@@ -280,6 +280,15 @@ class FakeNode:
             self.problem_list.clear(problem.code, problem.subject)
         self.feed.publish(ServingChanged())
 
+    async def accept_found_key(self) -> WalletStatus:
+        await self._command("accept_found_key")
+        self.status = _with_wallet(self.status, WALLET)
+        self.feed.publish(WalletChanged())
+        return WALLET
+
+    def abandon_key_wait(self) -> None:
+        self.calls.append(("abandon_key_wait",))
+
     async def load_again(self) -> None:
         await self._command("load_again")
 

@@ -30,8 +30,10 @@ class PlayedKeyring:
         self.error: Exception | None = None
         self.change: Callable[[str], str | None] = lambda text: text
         self.threads: set[str] = set()
+        self.calls = 0
 
     def _enter(self) -> None:
+        self.calls += 1
         self.threads.add(threading.current_thread().name)
         self.hang.wait(20)
         if self.error is not None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fabstir_desktop.errors import EnvironmentFault, KeyMissing, UserError
+from fabstir_desktop.jobs.status import WalletState
 from fabstir_desktop.server.control import call_running
 from fabstir_desktop.settings import Settings
 from fabstir_desktop.wallet.wallet import Wallet
@@ -48,7 +49,7 @@ async def _set(wallet: Wallet, *, replace: bool, into_file: bool) -> None:
 
 async def _show(wallet: Wallet) -> None:
     status = await wallet.load()
-    if status.address is None:
+    if status.address is None or status.state in {WalletState.OTHER_KEY, WalletState.OTHER_PLACE}:
         raise KeyMissing(f"{status.detail} {status.action}".strip())
     print(f"{status.address} ({status.location})")
 

@@ -11,16 +11,27 @@ from fabstir_desktop.jobs.status import ServerStatus, ServingState, WalletState,
 
 
 def derive_problems(
-    wallet: WalletStatus, engine: EngineStatus, server: ServerStatus, ledger_failure: str | None
+    wallet: WalletStatus,
+    engine: EngineStatus,
+    server: ServerStatus,
+    ledger_failure: str | None,
+    serving: ServingState = ServingState.SERVING,
+    doing: str = "",
 ) -> list[Problem]:
-    """Name what stands in the way, judged from the states alone."""
+    """Name what stands in the way, judged from the states alone. `doing` says in words what `serving` is."""
     found: list[Problem | None] = [
         _ledger_problem(ledger_failure),
         _wallet_problem(wallet),
         _engine_problem(engine),
         _server_problem(server),
+        _serving_problem(serving, doing),
     ]
     return [one for one in found if one is not None]
+
+
+def _serving_problem(serving: ServingState, doing: str) -> Problem | None:
+    code = {ServingState.PAUSED: "S06", ServingState.DRAINING: "S07"}.get(serving)
+    return problem(code, f"{doing}.") if code is not None else None
 
 
 def _ledger_problem(failure: str | None) -> Problem | None:
@@ -30,20 +41,29 @@ def _ledger_problem(failure: str | None) -> Problem | None:
     return problem("D01", message, advice="Free disk space, or mend the permissions of the data folder.")
 
 
+_WALLET_CODES = {
+    WalletState.NONE: "K01",
+    WalletState.LOCKED: "K02",
+    WalletState.UNAVAILABLE: "K03",
+    WalletState.OTHER_KEY: "K04",
+    WalletState.INVALID: "K05",
+    WalletState.OTHER_PLACE: "K06",
+}
+_COUNTED_ONLY = "Tokens are counted and kept, but no checkpoint can be submitted."
+
+
 def _wallet_problem(wallet: WalletStatus) -> Problem | None:
-    advice = wallet.action
-    match wallet.state:
-        case WalletState.NONE:
-            message = "No host key yet. Tokens are counted and kept, but no checkpoint can be submitted."
-            return problem("K01", message)
-        case WalletState.LOCKED:
-            return problem("K02", "Your keyring is locked. Claims wait; nothing is lost.", advice=advice)
-        case WalletState.UNAVAILABLE:
-            return problem("K03", wallet.detail or "No keyring was found on this system.", advice=advice)
-        case WalletState.INVALID:
-            return problem("K05", wallet.detail or "The stored key is not a valid key.", advice=advice)
-        case WalletState.LOADING | WalletState.READY:
-            return None
+    code = _WALLET_CODES.get(wallet.state)
+    if code is None:
+        return None
+    message = {
+        # a key that was there and is gone is named; without one there is nothing to name
+        WalletState.NONE: f"{wallet.detail if wallet.address else 'No host key yet.'} {_COUNTED_ONLY}",
+        WalletState.LOCKED: "Your keyring is locked. Claims wait; nothing is lost.",
+        WalletState.UNAVAILABLE: wallet.detail or "No keyring was found on this system.",
+        WalletState.INVALID: wallet.detail or "The stored key is not a valid key.",
+    }.get(wallet.state, wallet.detail)
+    return problem(code, message, advice="" if wallet.state is WalletState.NONE else wallet.action)
 
 
 def _engine_problem(engine: EngineStatus) -> Problem | None:

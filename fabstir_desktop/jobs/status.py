@@ -30,6 +30,8 @@ class WalletState(StrEnum):
     LOCKED = "locked"
     UNAVAILABLE = "unavailable"
     INVALID = "invalid"
+    OTHER_KEY = "other_key"  # not the one this profile works with: nothing is signed until a person accepts it
+    OTHER_PLACE = "other_place"  # its key was saved in another keyring than this session has
 
 
 class KeySource(StrEnum):
@@ -43,7 +45,10 @@ class KeySource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WalletStatus:
-    """The key's place and address, never the key. `location` such as "GNOME Keyring"; `detail` and `action` are sentences."""
+    """The key's place and address, never the key. `location` such as "GNOME Keyring"; `detail` and `action` are sentences.
+
+    `address` is the host's; `found` the address of another key that was found where its key should be.
+    """
 
     state: WalletState
     address: str | None = None
@@ -51,6 +56,7 @@ class WalletStatus:
     location: str = ""
     detail: str = ""
     action: str = ""
+    found: str | None = None
 
 
 class ChainState(StrEnum):

@@ -36,6 +36,8 @@ _WALLET_ISSUES = {
     WalletState.LOCKED: "the keyring is locked: checkpoints wait",
     WalletState.UNAVAILABLE: "there is no keyring: tokens are counted, not claimed",
     WalletState.INVALID: "the key cannot be used: tokens are counted, not claimed",
+    WalletState.OTHER_KEY: "another key than expected was found: nothing is signed",
+    WalletState.OTHER_PLACE: "another keyring than expected answers: checkpoints wait",
 }
 _SERVING_ISSUES = {
     ServingState.STARTING: "the host is starting",

@@ -25,6 +25,7 @@ from fabstir_desktop.ui.widgets.lamp import Lamp
 from fabstir_desktop.ui.words import Tone, wallet_word
 
 _TYPED_CHARACTERS = 4
+_WAIT_SHOWN_MS = 400
 _TYPING_MS = 250
 """A key is looked at when its typing rests."""
 
@@ -39,6 +40,11 @@ class KeyPanel(QWidget):
         self.bridge = bridge
         self._waiting: asyncio.Task[None] | None = None
         self._is_demo = False
+        self._is_looking = False
+        self._patience = QTimer(self)
+        self._patience.setSingleShot(True)
+        self._patience.setInterval(_WAIT_SHOWN_MS)
+        self._patience.timeout.connect(lambda: self.waiting_row.setVisible(True))
         self.key_lamp = Lamp(scale=1.3)
         self.key_word = label("", "title")
         self.key_detail = label("", "muted", wrap=True)
@@ -65,6 +71,7 @@ class KeyPanel(QWidget):
         self.password_button = button(self.tr("Unlock…"), self.unlock_file, kind="primary", icon="lock")
         self.back_up_button = button(self.tr("Back up…"), self.back_up, icon="download")
         self.unlock_button = button(self.tr("Try again"), self._reload, icon="lock")
+        self.accept_button = button(self.tr("Accept the found key…"), self.accept_found_key, icon="check")
         self.keep_button = button(self.tr("Move it into the keyring"), self._keep_environment_key, icon="lock")
         self.replace_button = button(self.tr("Replace…"), self.replace_key, icon="key")
         self.remove_button = button(self.tr("Remove…"), self.remove_key, kind="danger", icon="trash")
@@ -72,6 +79,7 @@ class KeyPanel(QWidget):
             self.import_button,
             self.password_button,
             self.unlock_button,
+            self.accept_button,
             self.file_button,
             self.create_button,
             self.keep_button,
@@ -97,7 +105,8 @@ class KeyPanel(QWidget):
 
     def _show_key(self, wallet: WalletStatus) -> None:
         word = wallet_word(wallet.state).capitalize()
-        tone = {WalletState.READY: Tone.OK, WalletState.LOADING: Tone.BUSY, WalletState.INVALID: Tone.ERROR}
+        bad = dict.fromkeys((WalletState.INVALID, WalletState.OTHER_KEY, WalletState.OTHER_PLACE), Tone.ERROR)
+        tone = {WalletState.READY: Tone.OK, WalletState.LOADING: Tone.BUSY, **bad}
         self.key_lamp.show_tone(tone.get(wallet.state, Tone.WARNING), word)
         place = self.tr("{word}, kept in {place}").format(word=word, place=wallet.location)
         is_ready = wallet.state is WalletState.READY
@@ -110,25 +119,41 @@ class KeyPanel(QWidget):
         set_text(self.key_detail, explained)
         self.key_detail.setVisible(bool(explained))
         self._show_buttons(wallet, is_ready=is_ready)
+        self._show_patience(wallet.state is WalletState.LOADING)
+
+    def _show_patience(self, is_looking: bool) -> None:
+        """The first look at the keyring may wait for its owner too: say so once it takes longer than a blink."""
+        if is_looking and not self._patience.isActive() and not self._is_looking:
+            self._patience.start()
+        elif not is_looking:
+            self._patience.stop()
+        self._is_looking = is_looking
+        if not is_looking and self._waiting is None:
+            self.waiting_row.setVisible(False)
 
     def _show_buttons(self, wallet: WalletStatus, *, is_ready: bool) -> None:
-        self.import_button.setVisible(wallet.state in {WalletState.NONE, WalletState.INVALID})
+        is_elsewhere = wallet.state in {WalletState.OTHER_KEY, WalletState.OTHER_PLACE}
+        missing = {WalletState.NONE, WalletState.INVALID, WalletState.OTHER_PLACE}
+        self.import_button.setVisible(wallet.state in missing)
+        self.accept_button.setVisible(wallet.state is WalletState.OTHER_KEY)
         self.create_button.setVisible(wallet.state in {WalletState.NONE, WalletState.UNAVAILABLE})
         is_locked_file = wallet.state is WalletState.LOCKED and wallet.source is KeySource.FILE
         self.password_button.setVisible(is_locked_file)
         self.unlock_button.setVisible(
-            wallet.state in {WalletState.LOCKED, WalletState.UNAVAILABLE} and not is_locked_file
+            (is_elsewhere or wallet.state in {WalletState.LOCKED, WalletState.UNAVAILABLE}) and not is_locked_file
         )
         self.file_button.setVisible(wallet.state in {WalletState.UNAVAILABLE, WalletState.NONE})
         is_stored = is_ready and wallet.source is not KeySource.ENVIRONMENT
         self.back_up_button.setVisible(is_ready and not self._is_demo)
-        self.replace_button.setVisible(is_stored)
+        self.replace_button.setVisible(is_stored or wallet.state is WalletState.OTHER_KEY)
         self.remove_button.setVisible(is_stored)
         self.keep_button.setVisible(is_ready and wallet.source is KeySource.ENVIRONMENT and not self._is_demo)
 
     def lead_to(self, what: str) -> None:
         """Come from a problem: give the focus to the button that mends it, or do its one step (`import`, `unlock`)."""
-        focused = {"import": self.import_button, "unlock": self.unlock_button, "place": self.file_button}.get(what)
+        candidates = {"import": self.import_button, "unlock": self.unlock_button, "place": self.file_button}
+        candidates["review"] = self.accept_button if self.accept_button.isVisibleTo(self) else self.unlock_button
+        focused = candidates.get(what)
         if focused is not None and focused.isVisibleTo(self):
             focused.setFocus(Qt.FocusReason.OtherFocusReason)
         if what == "unlock" and self.password_button.isVisibleTo(self):
@@ -213,16 +238,20 @@ class KeyPanel(QWidget):
     def replace_key(self) -> TypedConfirmation:
         """Ask for another key, after the address's last characters were typed."""
         text = self.tr("Jobs that were opened for the present address can be claimed by its key only.")
-        return self._confirm(self.tr("Replace the key"), text, self._ask_replacement, self.tr("Go on"))
+        status = self.bridge.status
+        found = (status.wallet.found or "") if status else ""
+        return self._confirm(self.tr("Replace the key"), text, self._ask_replacement, self.tr("Go on"), found)
 
     def remove_key(self) -> TypedConfirmation:
         """Remove the key, after the address's last characters were typed."""
         text = self.tr("The key is deleted from this computer. Without a copy of your own, what it earned is lost.")
         return self._confirm(self.tr("Remove the key"), text, self._remove, self.tr("Remove the key"))
 
-    def _confirm(self, title: str, text: str, confirmed: Callable[[], None], action: str) -> TypedConfirmation:
+    def _confirm(
+        self, title: str, text: str, confirmed: Callable[[], None], action: str, address: str = ""
+    ) -> TypedConfirmation:
         status = self.bridge.status
-        ending = (status.wallet.address or "")[-_TYPED_CHARACTERS:] if status else ""
+        ending = (address or (status.wallet.address if status else "") or "")[-_TYPED_CHARACTERS:]
         asked = self.tr("Type the last {count} characters of the address ({ending}) to go on.").format(
             count=_TYPED_CHARACTERS, ending=ending
         )
@@ -245,9 +274,25 @@ class KeyPanel(QWidget):
         self._tell_address(dialog.field, dialog.note)
         dialog.open()
 
-    def _store(self, secret: str) -> None:
+    def accept_found_key(self) -> TypedConfirmation:
+        """Work with the other key that was found, after its address's last characters were typed."""
+        status = self.bridge.status
+        found = (status.wallet.found or "") if status else ""
+        text = self.tr(
+            "From now on this host works as {found}. Jobs that were opened for {expected} can be claimed by its key only."
+        ).format(found=found, expected=status.wallet.address if status else "")
+        return self._confirm(self.tr("Accept the found key"), text, self._accept, self.tr("Accept it"), found)
+
+    def _accept(self) -> None:
         if self.bridge.node is not None:
-            self._wait(self.bridge.node.set_key(secret))
+            self._wait(self.bridge.node.accept_found_key())
+
+    def _store(self, secret: str) -> None:
+        """Store an imported key, in the place of what is no key at all."""
+        node, status = self.bridge.node, self.bridge.status
+        if node is not None:
+            is_broken = status is not None and status.wallet.state is WalletState.INVALID
+            self._wait(node.set_key(secret, replace=is_broken))
 
     def _store_instead(self, secret: str) -> None:
         if self.bridge.node is not None:
@@ -310,6 +355,8 @@ class KeyPanel(QWidget):
         """Wait for the keyring no more. What it answers later has no effect here."""
         if self._waiting is not None:
             self._waiting.cancel()
+        elif self.bridge.node is not None:
+            self.bridge.node.abandon_key_wait()
 
     def _end_waiting(self) -> None:
         if not shiboken6.isValid(self):

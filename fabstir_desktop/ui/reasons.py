@@ -25,6 +25,8 @@ def submit_refusal(status: NodeStatus | None) -> str | None:
         WalletState.LOCKED: translate("reasons", "The keyring is locked."),
         WalletState.UNAVAILABLE: translate("reasons", "No keyring answers on this system."),
         WalletState.INVALID: translate("reasons", "The stored key is not valid."),
+        WalletState.OTHER_KEY: translate("reasons", "Another key than expected was found: nothing is signed."),
+        WalletState.OTHER_PLACE: translate("reasons", "The key was saved in another keyring than this session has."),
     }.get(status.wallet.state)
     chain = {
         ChainState.CONNECTING: translate("reasons", "The chain is being contacted."),

@@ -194,6 +194,8 @@ def wallet_word(state: WalletState) -> str:
         WalletState.LOCKED: translate("words", "keyring locked"),
         WalletState.UNAVAILABLE: translate("words", "no keyring"),
         WalletState.INVALID: translate("words", "key not valid"),
+        WalletState.OTHER_KEY: translate("words", "another key"),
+        WalletState.OTHER_PLACE: translate("words", "another keyring"),
     }[state]
 
 

@@ -54,9 +54,12 @@ def place_name(backend: Backend) -> str:
 
 
 def would_ask(backend: Backend) -> bool:
-    """Whether reading from a backend would show its password prompt; False where that cannot be asked."""
+    """Whether reading from a backend would, or might, show its password prompt.
+
+    Only the Secret Service can be asked; Windows never shows one; of KWallet and the macOS Keychain it cannot be known.
+    """
     if _class_name(backend) != _FREEDESKTOP:
-        return False
+        return _class_name(backend) != _WINDOWS
 
     def look() -> bool:
         import secretstorage  # noqa: PLC0415 - on Linux alone

@@ -7,6 +7,7 @@ nothing at all, is refused even if the environment asks for it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
@@ -46,10 +47,14 @@ class KeyringStore:
         *,
         timeout_s: float = KEYRING_TIMEOUT_S,
         find_backends: Callable[[], Sequence[Backend]] = native_backends,
+        would_ask: Callable[[Backend], bool] = would_ask,
     ) -> None:
         self._profile = profile
         self._timeout_s = timeout_s
         self._find_backends = find_backends
+        self._would_ask = would_ask
+        self._limit: asyncio.Timeout | None = None
+        self._has_given_up = False
         self._thread = OneThread("wallet-keyring")
 
     async def get(self) -> SecretKey | None:
@@ -68,26 +73,38 @@ class KeyringStore:
         """What people call this keyring. Raises KeyringUnavailable."""
         return await self._run(lambda _: place_name(self._find_backends()[0]))
 
-    async def is_locked(self) -> bool:
-        """Whether reading would ask the person for a password. Never asks; False where that cannot be known."""
+    async def might_ask(self) -> bool:
+        """Whether reading would ask the person for a password, or that cannot be known. Never asks."""
         try:
-            return await self._run(lambda _: would_ask(self._find_backends()[0]))
+            return await self._run(lambda _: self._would_ask(self._find_backends()[0]))
         except (KeyringUnavailable, KeyringLocked):
             return False
+
+    def give_up(self) -> None:
+        """End the present wait at once: it then raises KeyringLocked. A prompt on screen stays with its owner."""
+        if self._limit is not None:
+            self._has_given_up = True
+            self._limit.reschedule(asyncio.get_running_loop().time())
 
     def close(self) -> None:
         """End the thread. Safe to call twice."""
         self._thread.close()
 
     async def _run(self, call: Callable[[threading.Event], T]) -> T:
+        self._has_given_up = False
         try:
-            return await self._thread.run(call, timeout_s=self._timeout_s)
+            async with asyncio.timeout(self._timeout_s) as self._limit:
+                return await self._thread.run(call, timeout_s=2 * self._timeout_s)
         except TimeoutError:
+            if self._has_given_up:
+                raise KeyringLocked("the keyring was not waited for; unlock it and try again") from None
             raise KeyringLocked(
                 f"the keyring did not answer within {self._timeout_s:.0f} s; unlock it and try again"
             ) from None
         except TooManyWaiting:
             raise KeyringLocked("several prompts of the keyring are unanswered; answer or close them") from None
+        finally:
+            self._limit = None
 
     def _read(self) -> SecretKey | None:
         for backend in self._find_backends():

@@ -1,7 +1,7 @@
 """The wallet: where the key of this profile comes from, and signers made of it.
 
-The key is looked for in the environment, then the keyring, then the keystore file. It is never made, and never
-replaced or moved without being asked.
+The key is looked for in the environment, then the keyring, then the keystore file. It is never replaced or moved without
+being asked, and a stored key of another address than the profile's is not used until a person has accepted it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from fabstir_desktop.jobs.events import WalletChanged
 from fabstir_desktop.jobs.status import KeySource, WalletState, WalletStatus
 from fabstir_desktop.wallet.keys import SecretKey, forbid_core_dumps, read_private_key
 from fabstir_desktop.wallet.keystore import FileStore, KeyringStore, keyring_advice, profile_name
+from fabstir_desktop.wallet.pin import PIN_FILE, Pin, PinStore
 from fabstir_desktop.wallet.signer import Signer
 from fabstir_desktop.wallet.thread import OneThread
 
 KEYSTORE_FILE = "keystore.json"
 ENVIRONMENT = "environment variable HOST_PRIVATE_KEY"
 _ADDRESS_TIMEOUT_S = 20.0
+_FILE_PLACE = "keystore file"
 
 
 class Wallet:
@@ -40,6 +42,7 @@ class Wallet:
         self._environment_key = environment_key
         self._keyring = keyring or KeyringStore(profile_name(data_dir))
         self._file = FileStore(data_dir / KEYSTORE_FILE)
+        self._pins = PinStore(data_dir / PIN_FILE)
         self._feed = feed
         self._thread = OneThread("wallet-sign")
         self._lock = asyncio.Lock()
@@ -55,11 +58,25 @@ class Wallet:
         """Look for the key. Says what it found; does not raise.
 
         A locked keyring asks the person to unlock it; with `ask` false (for looks from time to time, where a prompt each
-        time would be a nuisance) it does not. A key already in force stays so while its place cannot be read.
+        time would be a nuisance) nothing is read that might ask. A key already in force stays so while its place cannot be
+        read.
         """
         async with self._lock:
-            if not ask and self._environment_key is None and await self._keyring.is_locked():
+            if not ask and self._environment_key is None and await self._keyring.might_ask():
                 return await self._fall_back(KeyringLocked("the keyring is locked"))
+            return await self._reload()
+
+    def give_up_waiting(self) -> None:
+        """Wait no more for a keyring that has not answered: it counts as locked until it is asked again."""
+        self._keyring.give_up()
+
+    async def accept_found(self) -> WalletStatus:
+        """Work with the other key that was found from now on. Raises KeyMissing if none was found, EnvironmentFault."""
+        async with self._lock:
+            found = self._status.found
+            if found is None:
+                raise KeyMissing("no other key was found")
+            await self._pins.write(Pin(found, self._status.location))
             return await self._reload()
 
     async def set_key(self, text: str, *, replace: bool = False, password: str | None = None) -> WalletStatus:
@@ -99,6 +116,7 @@ class Wallet:
             except EnvironmentFault:
                 pass  # no keyring, so nothing in it
             self._key = None
+            await self._pins.write(None)
             return await self._reload()
 
     async def back_up(self, path: Path, password: str) -> None:
@@ -164,7 +182,22 @@ class Wallet:
             return self._change(
                 None, self._in_file(WalletState.LOCKED, address, "the keystore file is locked", "enter its password")
             )
-        return self._change(None, _from_fault(fault))
+        return self._change(None, _from_fault(fault) if fault is not None else await self._nothing_found())
+
+    async def _nothing_found(self) -> WalletStatus:
+        """The keyring answers and holds no key. If there was one, say which and where."""
+        pin = await self._pins.read()
+        if pin is None:
+            return _none()
+        try:
+            place = await self._keyring.place()
+        except EnvironmentFault:
+            return _none(pin.address, f"no key of {pin.address} is found")
+        if place == pin.place or pin.place.startswith(_FILE_PLACE):
+            return _none(pin.address, f"no key of {pin.address} is found; it was kept in {pin.place}")
+        detail = f"your key was saved in {pin.place}; this session uses {place}"
+        action = "log in to the session you used before, or import the key again"
+        return WalletStatus(WalletState.OTHER_PLACE, pin.address, KeySource.KEYRING, place, detail, action)
 
     async def _store(self, key: SecretKey, replace: bool, password: str | None) -> WalletStatus:
         if password is None:
@@ -172,13 +205,20 @@ class Wallet:
             source, location = KeySource.KEYRING, await self._keyring.place()
         else:
             await self._file.set(key, password, replace=replace)
-            source, location = KeySource.FILE, f"keystore file {self._file.path}"
+            source, location = KeySource.FILE, f"{_FILE_PLACE} {self._file.path}"
+        await self._pins.write(Pin(key.address, location))
         if self._environment_key is not None:
             return await self._reload()  # the environment is stronger
         return await self._use(key, source, location)
 
     async def _use(self, key: SecretKey, source: KeySource, location: str) -> WalletStatus:
         address = await self._thread.run(lambda _: key.address, timeout_s=_ADDRESS_TIMEOUT_S)
+        if source is not KeySource.ENVIRONMENT:  # what the environment says is chosen anew at each start
+            pin = await self._pins.read()
+            if pin is not None and pin.address != address:
+                return self._change(None, _other_key(pin, address, source, location))
+            if pin != Pin(address, location):
+                await self._pins.write(Pin(address, location))
         return self._change(key, WalletStatus(WalletState.READY, address, source, location, f"key of {address}", ""))
 
     def _in_file(self, state: WalletState, address: str | None, detail: str, action: str) -> WalletStatus:
@@ -194,15 +234,20 @@ class Wallet:
         return status
 
 
-def _none(detail: str, action: str) -> WalletStatus:
-    return WalletStatus(WalletState.NONE, None, KeySource.NOWHERE, "", detail, action)
+def _none(
+    address: str | None = None, detail: str = "no key is stored; tokens are counted but not claimed"
+) -> WalletStatus:
+    action = "add HOST_PRIVATE_KEY: fabstir-desktop key set"
+    return WalletStatus(WalletState.NONE, address, KeySource.NOWHERE, "", detail, action)
 
 
-def _from_fault(fault: FabstirError | None) -> WalletStatus:
-    if fault is None:
-        return _none(
-            "no key is stored; tokens are counted but not claimed", "add HOST_PRIVATE_KEY: fabstir-desktop key set"
-        )
+def _other_key(pin: Pin, found: str, source: KeySource, location: str) -> WalletStatus:
+    detail = f"expected the key of {pin.address}, the {location} holds that of {found}; signing is stopped"
+    action = "accept this key if the change was yours, or store the expected one again"
+    return WalletStatus(WalletState.OTHER_KEY, pin.address, source, location, detail, action, found)
+
+
+def _from_fault(fault: FabstirError) -> WalletStatus:
     if isinstance(fault, KeyringLocked):
         state, action = WalletState.LOCKED, "unlock the keyring and try again"
     elif isinstance(fault, KeyInvalid):
