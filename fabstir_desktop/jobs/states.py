@@ -67,7 +67,7 @@ _ROWS = (
     # the model
     State("M01", _E, "No model", "Choose model", "models", command="choose_model"),
     State("M02", _E, "The model file is gone", "Locate", "models", command="choose_model"),
-    State("M03", _E, "The model is not the registered one", "Choose model", "models", command="choose_model"),
+    State("M03", _E, "The model file is damaged or another", "Choose model", "models", command="choose_model"),
     State("M04", _E, "The model is not on the host's list", "Choose model", "models", command="choose_model"),
     State("M05", _W, "The model does not fit the GPU", "Smaller context", "settings", "context_window"),
     State("M06", _I, "The model is being loaded", "", "models"),
@@ -92,6 +92,7 @@ _ROWS = (
     # what others can reach (beside the 44 above)
     State("X01", _W, "Prompts are not encrypted", "Set certificate", "settings", "tls_certificate"),
     State("X02", _I, "Clients fight for a job", "Open job", "jobs", is_dismissible=True),
+    State("X03", _W, "A proxy is not named", "Name it", "settings", "trusted_proxies", is_dismissible=True),
 )
 
 STATES: Mapping[str, State] = MappingProxyType({state.code: state for state in _ROWS})

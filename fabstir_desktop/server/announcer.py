@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -11,6 +12,7 @@ from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.claims import ClaimState
 from fabstir_desktop.jobs.events import ClaimChanged, ProblemCleared, ProblemRaised
 from fabstir_desktop.jobs.problems import Problem
+from fabstir_desktop.server.access import is_loopback
 from fabstir_desktop.server.exposure import (
     CONTESTED_CODE,
     UNREACHABLE_CODE,
@@ -18,8 +20,10 @@ from fabstir_desktop.server.exposure import (
     exposure_of,
     plaintext_problem,
     try_public_url,
+    unknown_proxy_problem,
 )
 from fabstir_desktop.server.frames import checkpoint_frame
+from fabstir_desktop.server.session import Peer
 from fabstir_desktop.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -40,6 +44,8 @@ class Announcer:
         self._tell = tell
         self._instance = instance
         self._contested: set[int] = set()
+        self._has_told_of_proxy = False
+        self._check_again = asyncio.Event()
         self._told: dict[tuple[int, str, str], None] = {}
         self._unsubscribe = feed.subscribe(ClaimChanged, self._claim_changed)
 
@@ -87,6 +93,21 @@ class Announcer:
     async def watch_public_url(self) -> None:
         """Try from time to time whether the configured public URL leads here. Runs until cancelled."""
         while self._settings.public_url is not None:
+            self._check_again.clear()
             problem = await try_public_url(self._settings.public_url, self._instance)
             self._feed.publish(ProblemRaised(problem) if problem else ProblemCleared(UNREACHABLE_CODE, ""))
-            await asyncio.sleep(_PUBLIC_URL_CHECK_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._check_again.wait(), _PUBLIC_URL_CHECK_S)
+
+    def check_public_url(self) -> None:
+        """Something changed: try the public URL now, not only at the next time."""
+        self._check_again.set()
+
+    def client_came(self, peer: Peer) -> None:
+        """A client was let in: the host is told once if a proxy on this machine hides who it is."""
+        if peer.hidden_as is None or self._has_told_of_proxy or not is_loopback(peer.address):
+            return
+        self._has_told_of_proxy = True
+        problem = unknown_proxy_problem(peer.address)
+        log.warning("%s %s", problem.message, problem.advice)
+        self._feed.publish(ProblemRaised(problem))

@@ -91,7 +91,7 @@ class ApiServer:
             engine, accountant, self._metrics, self._limits, settings.free_use, self._protocol.job_admitted
         )
         pages = Pages(status_source, self._metrics)
-        self._door = Door(Access(settings), self._doorkeeper, pages, lambda: self._protocol.closed_door)
+        self._door = Door(Access(settings), self._doorkeeper, pages, lambda: self._protocol.openness.closed_door)
         self._frame_rates = FrameRates(self._limits)
         self._decoding = ThreadPoolExecutor(
             1, "decode"
@@ -152,17 +152,16 @@ class ApiServer:
 
     def pause(self) -> None:
         """Take no new prompts; running ones end."""
-        self._protocol.refusal = self._protocol.refusal or "the host has paused serving"
+        self._protocol.openness.pause()
 
     def finish_jobs(self) -> None:
         """Open no new session (connections get 503, prompts BUSY); those that are open go on until they are over."""
-        self._protocol.is_finishing = True
+        self._protocol.openness.finish_jobs()
 
     def resume(self) -> None:
         """Take prompts again, unless the host stops."""
-        self._protocol.is_finishing = False
-        if self._protocol.refusal == "the host has paused serving":
-            self._protocol.refusal = None
+        self._protocol.openness.resume()
+            self._announcer.check_public_url()
 
     @property
     def status(self) -> ServerStatus:
@@ -192,7 +191,9 @@ class ApiServer:
     async def _serve_socket(self, connection: ServerConnection) -> None:
         if not isinstance(connection, GuardedConnection):
             raise TypeError("connections are made by guard.guarded")
-        socket_id, actions = self._protocol.socket_opened(peer_of(connection), self._now())
+        peer = peer_of(connection)
+        self._announcer.client_came(peer)
+        socket_id, actions = self._protocol.socket_opened(peer, self._now())
         self._connections[socket_id] = connection
         try:
             self._perform(actions)

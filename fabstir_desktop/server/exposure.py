@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 from websockets.asyncio.client import connect
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 
 from fabstir_desktop.errors import SettingError
 from fabstir_desktop.jobs.problems import Problem
@@ -23,6 +23,7 @@ INSTANCE_HEADER: Final = "X-Fabstir-Instance"
 PLAINTEXT_CODE: Final = "X01"
 UNREACHABLE_CODE: Final = "H04"
 CONTESTED_CODE: Final = "X02"
+UNKNOWN_PROXY_CODE: Final = "X03"
 _TRY_LIMIT_S = 15.0
 _WHAT_THEY_CAN = "They can send prompts for paid jobs, and read health, model name, load and counts."
 
@@ -46,7 +47,7 @@ def exposure_of(settings: Settings) -> Exposure:
     address = parse_address(settings.api_host)
     everywhere = address is not None and address.is_unspecified
     where = "every network of this machine" if everywhere else f"the network of {settings.api_host}"
-    is_plaintext = settings.tls_certificate is None and not settings.trusted_proxies
+    is_plaintext = settings.tls_certificate is None  # a proxy's TLS is no help to whoever comes straight to this port
     sentences = [
         f"Anyone who reaches port {settings.api_port} from {where} can connect.",
         _WHAT_THEY_CAN,
@@ -102,6 +103,12 @@ def contested_problem(job_id: int) -> Problem:
     return problem(CONTESTED_CODE, message, subject=str(job_id))
 
 
+def unknown_proxy_problem(address: str) -> Problem:
+    """Clients come through a proxy on this machine that the settings do not name."""
+    message = f"Requests come through a proxy at {address} that is not in TRUSTED_PROXIES: its clients share one set of limits."
+    return problem(UNKNOWN_PROXY_CODE, message, advice="Add its address to TRUSTED_PROXIES if it is yours.")
+
+
 async def try_public_url(url: str, instance: str) -> Problem | None:
     """Connect to the public URL as a client would; None if this very host answers there."""
     try:
@@ -114,6 +121,10 @@ async def try_public_url(url: str, instance: str) -> Problem | None:
             logger=quiet_logger(),
         ) as socket:
             found = socket.response.headers.get(INSTANCE_HEADER) if socket.response is not None else None
+    except InvalidStatus as refused:  # paused, or full: it is reached all the same
+        found = refused.response.headers.get(INSTANCE_HEADER)
+        if found is None:
+            return _unreachable(f"answers with status {refused.response.status_code}")
     except (OSError, WebSocketException, ValueError) as error:
         return _unreachable(f"does not answer ({type(error).__name__})")
     return None if found == instance else _unreachable("is answered by another program or host")
