@@ -93,9 +93,8 @@ class ApiServer:
         pages = Pages(status_source, self._metrics)
         self._door = Door(Access(settings), self._doorkeeper, pages, lambda: self._protocol.openness.closed_door)
         self._frame_rates = FrameRates(self._limits)
-        self._decoding = ThreadPoolExecutor(
-            1, "decode"
-        )  # of its own: a flood of frames must not stand before the ledger's work
+        # a thread of its own: a flood of frames must not stand before the ledger's work
+        self._decoding = ThreadPoolExecutor(1, "decode")
         self._server: Server | None = None
         self._certificate: Certificate | None = None
         self._instance = uuid4().hex
@@ -161,7 +160,7 @@ class ApiServer:
     def resume(self) -> None:
         """Take prompts again, unless the host stops."""
         self._protocol.openness.resume()
-            self._announcer.check_public_url()
+        self._announcer.check_public_url()
 
     @property
     def status(self) -> ServerStatus:

@@ -37,6 +37,7 @@ from fabstir_desktop.server.frames import (
     session_init_ack,
 )
 from fabstir_desktop.server.limits import Limits
+from fabstir_desktop.server.openness import Openness
 from fabstir_desktop.server.pins import JobPins
 from fabstir_desktop.server.rates import PromptRates
 from fabstir_desktop.server.session import (
@@ -54,18 +55,12 @@ from fabstir_desktop.server.session import (
 
 CLOSE_NORMAL = 1000
 CLOSE_TRY_LATER = 1013
-_RETRY_PAUSED_S = 30
-FINISHING = "the host finishes its jobs and takes no new ones"
 
 
 class Protocol:
     """Decides; see the module's text. Times are seconds on one monotonic clock."""
 
     def __init__(self, *, chain_id: int, version: str, grace_s: float, idle_s: float, limits: Limits) -> None:
-        self.refusal: str | None = None
-        """Why no prompt is taken now (paused, stopping); None: they are."""
-        self.is_finishing = False
-        """Sessions that are open go on; no new one is opened."""
         self._chain_id = chain_id
         self._greeting = connected_frame(version)
         self._grace_s = grace_s
@@ -74,6 +69,7 @@ class Protocol:
         self._rates = PromptRates(limits)
         self._sockets: dict[int, Socket] = {}
         self._sessions: dict[SessionKey, Session] = {}
+        self.openness = Openness(self._sessions)
         self._live: dict[str, PromptRequest] = {}
         self._pins = JobPins()
         self._watchers: dict[int, set[int]] = {}
@@ -81,14 +77,6 @@ class Protocol:
         self._socket_ids = itertools.count(1)
 
     # --- what may be asked ------------------------------------------------------------------------------------------
-
-    @property
-    def closed_door(self) -> str | None:
-        """Why no connection is let in now; None: they are, also while the client of an open session may come back."""
-        if self.refusal is not None or not self.is_finishing:
-            return self.refusal
-        is_awaited = any(session.deserted_at_s is not None for session in self._sessions.values())
-        return None if is_awaited else FINISHING
 
     @property
     def session_count(self) -> int:
@@ -224,7 +212,7 @@ class Protocol:
 
     def drain(self) -> list[Action]:
         """The host stops: no new prompt, running ones end, every session is over."""
-        self.refusal = "the host is stopping"
+        self.openness.stop()
         actions: list[Action] = []
         for session in list(self._sessions.values()):
             actions += self._end(session, CancelReason.STOPPING)
@@ -251,8 +239,7 @@ class Protocol:
     def _prompt(self, socket: Socket, prompt: Prompt, now_s: float) -> list[Action]:
         job_id = prompt.job_id
         try:
-            if self.refusal is not None:
-                raise Refusal("SHUTTING_DOWN", self.refusal, retry_after_s=_RETRY_PAUSED_S)
+            self.openness.check_prompt()
             session = self._session_for(socket, prompt.session_id, now_s)
             job_id = session.job_id if job_id is None else job_id
             check_chain(self._chain_id, job_id, prompt.chain_id)
@@ -357,8 +344,7 @@ class Protocol:
         self._watchers.setdefault(job_id, set()).add(socket.socket_id)
 
     def _open(self, socket: Socket, key: SessionKey, now_s: float, *, is_named: bool) -> Session:
-        if self.is_finishing:
-            raise Refusal("BUSY", FINISHING, retry_after_s=_RETRY_PAUSED_S)
+        self.openness.check_new_session()
         if len(socket.sessions) >= self._limits.sessions_per_socket:
             raise Refusal("BUSY", "too many sessions on one connection", retry_after_s=30)
         if len(self._sessions) >= self._limits.sessions:
