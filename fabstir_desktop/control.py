@@ -8,6 +8,7 @@ from typing import Any
 
 from fabstir_desktop.errors import UserError
 from fabstir_desktop.jobs.ids import parse_job_id
+from fabstir_desktop.jobs.status import PauseKind
 from fabstir_desktop.jobs.views import JobView, TransactionView
 from fabstir_desktop.node import HostNode
 from fabstir_desktop.server.control import ControlServer
@@ -79,7 +80,8 @@ class _Commands:
         duration_s = arguments.get("duration_s")
         if duration_s is not None and not (isinstance(duration_s, int | float) and 0 < duration_s <= _LONGEST_PAUSE_S):
             raise UserError("duration_s must be a number of seconds, at most a week")
-        await self._node.pause(duration_s)
+        kind = PauseKind.AFTER_JOBS if arguments.get("after_jobs") is True else PauseKind.NOW
+        await self._node.pause(duration_s, kind=kind)
         return self._node.status.sentence
 
     async def resume(self, _: Mapping[str, Any]) -> Any:

@@ -18,7 +18,7 @@ import psutil
 from fabstir_desktop.awake import Awake
 from fabstir_desktop.errors import FabstirError
 from fabstir_desktop.jobs.serving_hours import PauseCause, decide_pause, parse_serving_hours
-from fabstir_desktop.jobs.status import NodeStatus, ServingState
+from fabstir_desktop.jobs.status import NodeStatus, PauseKind, ServingState
 from fabstir_desktop.settings import Settings
 from fabstir_desktop.tasks import OwnTasks
 
@@ -47,7 +47,9 @@ class PausableNode(Protocol):
         """Why it pauses by itself; empty if it does not."""
         ...
 
-    async def pause(self, duration_s: float | None = None, *, reason: str = "") -> None:
+    async def pause(
+        self, duration_s: float | None = None, *, reason: str = "", kind: PauseKind = PauseKind.NOW
+    ) -> None:
         """Take no new prompts."""
         ...
 

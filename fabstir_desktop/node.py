@@ -20,17 +20,26 @@ from fabstir_desktop.feed import Feed
 from fabstir_desktop.inference.factory import engine_for
 from fabstir_desktop.inspection import check_reach, collect_bundle, find_models, read_chain_job, try_prompt
 from fabstir_desktop.jobs.checks import Check
-from fabstir_desktop.jobs.diagnosis import derive_problems, describe_state
-from fabstir_desktop.jobs.events import ServingChanged, WalletChanged
+from fabstir_desktop.jobs.clocks import ClockWatch, Gap
+from fabstir_desktop.jobs.diagnosis import derive_problems, describe_gap
+from fabstir_desktop.jobs.events import GapNoticed, ServingChanged, WalletChanged
 from fabstir_desktop.jobs.generation import Engine
 from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.jobs.inspections import BundleText, ChainJob, ModelOnDisk
 from fabstir_desktop.jobs.problems import Problem
-from fabstir_desktop.jobs.status import CheckpointOutcome, NodeStatus, ServingState, WalletState, WalletStatus
+from fabstir_desktop.jobs.status import (
+    CheckpointOutcome,
+    NodeStatus,
+    PauseKind,
+    ServingState,
+    WalletState,
+    WalletStatus,
+)
 from fabstir_desktop.jobs.views import EarningsPoint, EarningsView, JobView, TransactionView
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.server.api_server import ApiServer
 from fabstir_desktop.server.exposure import exposure_after
+from fabstir_desktop.serving import Serving
 from fabstir_desktop.settings import Settings, save_setting
 from fabstir_desktop.settlement.service import Settlement
 from fabstir_desktop.standing import StandingProblems
@@ -72,9 +81,8 @@ class HostNode:
         self._engine = engine or engine_for(settings, self.feed)
         self._wallet = Wallet(settings.data_dir, environment_key=settings.host_private_key)
         self._problems = StandingProblems(self.feed)
-        self._state = ServingState.STOPPED
-        self._resume_at: float | None = None
-        self.pause_reason = ""
+        self._serving = Serving(lambda: self.feed.publish(ServingChanged()))
+        self._clocks = ClockWatch(_HOUSEKEEPING_S)
         self._loop_lag_ms = 0.0
         self._tasks = OwnTasks()
         self._ledger: Ledger | None = None
@@ -88,15 +96,16 @@ class HostNode:
 
         A taken port is a problem that is tried again, not an error. Raises LedgerError, SettingError.
         """
-        self._set_state(ServingState.STARTING)
+        self._serving.enter(ServingState.STARTING)
         settings = self.settings
         venue = Venue(settings.chain_id, settings.contract_address, settings.settlement_contract)
         self._ledger = await Ledger.open(settings.ledger_path, venue)
         self._settlement = Settlement(settings, self._ledger, self.feed, model_sha256=self._model_sha256)
         self._server = ApiServer(settings, self._engine, self._settlement.tracker, self, self.feed)
+        self._serving.attach(self._server)
         await self._settlement.start()
         await self._engine.start()
-        self._set_state(ServingState.SERVING)
+        self._serving.enter(ServingState.SERVING)
         await self._listen()
         self._tasks.start(self._load_key(), "key")
         self._tasks.start(self._keep_house(), "housekeeping")
@@ -104,9 +113,9 @@ class HostNode:
 
     async def stop(self, timeout_s: float = 5.0) -> None:
         """No new work, end sessions, sign and store last claims, stop every part. Safe to call twice."""
-        if self._state is ServingState.STOPPED:
+        if self.serving_state is ServingState.STOPPED:
             return
-        self._set_state(ServingState.DRAINING)
+        self._serving.enter(ServingState.DRAINING)
         await self._tasks.finish(0)
         share_s = timeout_s * _DRAIN_SHARE / 2
         if self._server is not None:
@@ -117,22 +126,17 @@ class HostNode:
         self._wallet.close()
         if self._ledger is not None:
             await finish_within("ledger", self._ledger.close(), 1.0)
-        self._set_state(ServingState.STOPPED)
+        self._serving.enter(ServingState.STOPPED)
 
-    async def pause(self, duration_s: float | None = None, *, reason: str = "") -> None:
+    async def pause(
+        self, duration_s: float | None = None, *, reason: str = "", kind: PauseKind = PauseKind.NOW
+    ) -> None:
         """Take no new prompts; running ones end. With a duration it resumes by itself. `reason`: nobody asked by hand."""
-        self.pause_reason = reason
-        self._resume_at = time.time() + duration_s if duration_s is not None else None
-        if self._server is not None:
-            self._server.pause()
-        self._set_state(ServingState.PAUSED)
+        self._serving.pause(duration_s, reason=reason, kind=kind)
 
     async def resume(self) -> None:
         """Take prompts again."""
-        self._resume_at, self.pause_reason = None, ""
-        if self._server is not None:
-            self._server.resume()
-        self._set_state(ServingState.SERVING)
+        self._serving.resume()
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -144,14 +148,14 @@ class HostNode:
         chain = settlement.status
         return NodeStatus(
             version=__version__,
-            state=self._state,
-            sentence=self._describe(self.problems),
+            state=self.serving_state,
+            sentence=self._serving.describe(engine, self.problems, submitting=chain.submitting),
             engine=engine,
             wallet=self._wallet.status,
             chain=chain,
             server=server.status,
             started_at=self.started_at,
-            resume_at=self._resume_at,
+            resume_at=self._serving.resume_at,
             loop_lag_ms=self._loop_lag_ms,
             data_dir=str(self.settings.data_dir),
             demo=self.demo,
@@ -160,7 +164,12 @@ class HostNode:
     @property
     def serving_state(self) -> ServingState:
         """Whether prompts are taken."""
-        return self._state
+        return self._serving.state
+
+    @property
+    def pause_reason(self) -> str:
+        """Why it pauses by itself; empty if it does not."""
+        return self._serving.reason
 
     @property
     def problems(self) -> Sequence[Problem]:
@@ -320,10 +329,6 @@ class HostNode:
         model = self._engine.status.model
         return model.sha256 if model else ""
 
-    def _set_state(self, state: ServingState) -> None:
-        self._state = state
-        self.feed.publish(ServingChanged())
-
     async def _listen(self) -> None:
         try:
             url = await self._running(self._server).start()
@@ -370,8 +375,15 @@ class HostNode:
             await asyncio.sleep(_HOUSEKEEPING_S)
             self._loop_lag_ms = max(0.0, (loop.time() - due) * 1000)
             self._derive_problems()
-            if self._resume_at is not None and time.time() >= self._resume_at:
-                await self.resume()
+            self._serving.look()
+            if (gap := self._clocks.look()) is not None:
+                self._tasks.start(self._go_on_after(gap), "after a gap")
+
+    async def _go_on_after(self, gap: Gap) -> None:
+        """What was known of the network may not hold any more: ask everybody anew, and send what waits."""
+        log.info("%s", describe_gap(gap, time.time()))
+        self.feed.publish(GapNoticed(gap))
+        await self.refresh_chain()
 
     async def _mark_running(self) -> None:
         while True:
@@ -381,19 +393,8 @@ class HostNode:
                 log.warning("the ledger did not take the time mark: %s", error)
             await asyncio.sleep(_RUN_MARK_S)
 
-    def _describe(self, problems: Sequence[Problem]) -> str:
-        clock = time.strftime("%H:%M", time.localtime(self._resume_at)) if self._resume_at else None
-        return describe_state(
-            self._state,
-            engine=self._engine.status,
-            submitting=self._running(self._settlement).status.submitting,
-            active_requests=self._running(self._server).status.active_requests,
-            problems=problems,
-            resume_clock=clock,
-            pause_reason=self.pause_reason,
-        )
-
     def _derive_problems(self) -> None:
         ledger, server = self._running(self._ledger), self._running(self._server)
         states = (self._wallet.status, self._engine.status, server.status, ledger.failure)
-        self._problems.derive(derive_problems(*states, self._state, self._describe(())))
+        doing = self._serving.describe(self._engine.status, (), submitting=True)
+        self._problems.derive(derive_problems(*states, self.serving_state, doing))

@@ -28,6 +28,7 @@ from fabstir_desktop.jobs.status import (
     CheckpointOutcome,
     KeySource,
     NodeStatus,
+    PauseKind,
     ServerStatus,
     ServingState,
     WalletState,
@@ -226,9 +227,15 @@ class FakeNode:
             error, self.fail_with = self.fail_with, None
             raise error
 
-    async def pause(self, duration_s: float | None = None) -> None:
-        await self._command("pause", duration_s)
-        self.set_status(state=ServingState.PAUSED, sentence="Paused until you resume")
+    async def pause(
+        self, duration_s: float | None = None, *, reason: str = "", kind: PauseKind = PauseKind.NOW
+    ) -> None:
+        await self._command("pause", duration_s, *([kind] if kind is PauseKind.AFTER_JOBS else []))
+        if kind is PauseKind.NOW:
+            self.set_status(state=ServingState.PAUSED, sentence=reason or "Paused until you resume")
+        else:
+            told = "pausing" if kind is PauseKind.AFTER_JOBS else "stopping"
+            self.set_status(state=ServingState.DRAINING, sentence=f"Finishing 2 jobs, then {told}")
 
     async def resume(self) -> None:
         await self._command("resume")
@@ -302,15 +309,6 @@ class FakeNode:
         await self._command("keep_environment_key")
         return WALLET
 
-    async def unlock_keystore(self, password: str) -> WalletStatus:
-        await self._command("unlock_keystore", len(password))
-        return WALLET
-
-    async def remove_key(self) -> None:
-        await self._command("remove_key")
-        self.status = _with_wallet(self.status, WalletStatus(WalletState.NONE))
-        self.feed.publish(WalletChanged())
-
     async def create_key(self, copy_path: Path, password: str, *, in_file: bool) -> WalletStatus:
         await self._command("create_key", copy_path, len(password), in_file)
         self.status = _with_wallet(self.status, WALLET)
@@ -319,6 +317,15 @@ class FakeNode:
 
     async def address_of_key(self, text: str) -> str:
         return await address_of(text)
+
+    async def unlock_keystore(self, password: str) -> WalletStatus:
+        await self._command("unlock_keystore", len(password))
+        return WALLET
+
+    async def remove_key(self) -> None:
+        await self._command("remove_key")
+        self.status = _with_wallet(self.status, WalletStatus(WalletState.NONE))
+        self.feed.publish(WalletChanged())
 
     async def reload_key(self) -> None:
         await self._command("reload_key")

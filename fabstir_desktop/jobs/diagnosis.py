@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
-from fabstir_desktop.jobs.generation import EngineState, EngineStatus
+from fabstir_desktop.jobs.clocks import Cause, Gap
+from fabstir_desktop.jobs.generation import EngineFailure, EngineState, EngineStatus
 from fabstir_desktop.jobs.problems import Problem, Severity
 from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.jobs.status import ServerStatus, ServingState, WalletState, WalletStatus
+
+_SMALLER = "Choose a smaller model, or a smaller context."
 
 
 def derive_problems(
@@ -75,10 +80,26 @@ def _engine_problem(engine: EngineStatus) -> Problem | None:
         case EngineState.RESTARTING:
             return problem("S02", f"The model process stopped and is started again. {engine.detail}".strip())
         case EngineState.FAILED:
-            message = engine.detail or "The model process stopped too often."
-            return problem("S03", message, advice="Load it again, or choose another model.")
+            return _failure_problem(engine)
+        case EngineState.READY if engine.warning:
+            return problem("M05", f"The model serves, but: {engine.warning}.", advice=_SMALLER)
         case EngineState.READY | EngineState.STOPPED:
             return None
+
+
+def _failure_problem(engine: EngineStatus) -> Problem:
+    """Why no model is served."""
+    match engine.failure:
+        case EngineFailure.FILE_MISSING:
+            return problem("M02", engine.detail or "The model file is gone.", advice="Show where it is now.")
+        case EngineFailure.FILE_UNUSABLE:
+            message = engine.detail or "The model file cannot be used."
+            return problem("M03", message, advice="Get the file again, or choose another model.")
+        case EngineFailure.MEMORY:  # nothing is served: worse than a model that is only slow
+            return replace(problem("M05", engine.detail, advice=_SMALLER), severity=Severity.ERROR)
+        case EngineFailure.CRASHES | EngineFailure.NONE:
+            message = engine.detail or "The model process stopped too often."
+            return problem("S03", message, advice="Load it again, or choose another model.")
 
 
 def _server_problem(server: ServerStatus) -> Problem | None:
@@ -96,6 +117,7 @@ def describe_state(
     problems: Sequence[Problem],
     resume_clock: str | None = None,
     pause_reason: str = "",
+    jobs_before_pause: int | None = None,
 ) -> str:
     """One line for strip, tray and scripts: what the host does now."""
     match state:
@@ -103,12 +125,31 @@ def describe_state(
             return "Starting"
         case ServingState.STOPPED:
             return "Stopped"
+        case ServingState.DRAINING if jobs_before_pause is not None:
+            return f"Finishing {_count(jobs_before_pause, 'job')}, then pausing"
         case ServingState.DRAINING:
             return f"Finishing {_count(active_requests, 'request')}, then stopping"
         case ServingState.PAUSED:
             return _describe_pause(resume_clock, pause_reason)
         case ServingState.SERVING:
             return _describe_serving(engine, submitting, active_requests, problems)
+
+
+def describe_gap(gap: Gap, now: float) -> str:
+    """One line about a sleep or a clock that was set; `now` is seconds since the epoch, after it."""
+    if gap.cause is Cause.CLOCK:
+        way = "forward" if gap.seconds > 0 else "back"
+        return f"The computer's clock was set {way} by {_span(abs(gap.seconds))}; nothing is lost"
+    since = time.strftime("%H:%M", time.localtime(now - gap.seconds))
+    until = time.strftime("%H:%M", time.localtime(now))
+    return f"Back after {_span(gap.seconds)} away ({since} to {until}); the computer slept or stood still"
+
+
+def _span(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{round(seconds)} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _describe_pause(resume_clock: str | None, reason: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fabstir_desktop.jobs.claims import ClaimReason, ClaimState
+from fabstir_desktop.jobs.clocks import Gap
 from fabstir_desktop.jobs.generation import EngineStatus
 from fabstir_desktop.jobs.problems import Problem
 
@@ -90,6 +91,13 @@ class ProblemCleared(Event):
 @dataclass(frozen=True, slots=True)
 class ServingChanged(Event):
     """The node started, paused, resumed, drains or stopped; read the node's status."""
+
+
+@dataclass(frozen=True, slots=True)
+class GapNoticed(Event):
+    """The machine slept, the process stood still, or the wall clock was set."""
+
+    gap: Gap
 
 
 @dataclass(frozen=True, slots=True)

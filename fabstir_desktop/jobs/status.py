@@ -21,6 +21,16 @@ class ServingState(StrEnum):
     STOPPED = "stopped"
 
 
+class PauseKind(StrEnum):
+    """When a pause begins, and what for."""
+
+    NOW = "now"
+    AFTER_JOBS = "after_jobs"
+    """Sessions that are open go on until they are over; new ones are refused."""
+    TO_STOP = "to_stop"
+    """Running prompts end, then the application does."""
+
+
 class WalletState(StrEnum):
     """Whether there is a key to sign with."""
 

@@ -113,6 +113,11 @@ class RpcPool:
             health.verified_at = None
         await self.request("eth_chainId")
 
+    def end_rests(self) -> None:
+        """The network is another than before: what failed then may answer now, and what answers is verified again."""
+        for health in self._health.values():
+            health.failures, health.rests_until, health.verified_at = 0, 0.0, None
+
     async def close(self) -> None:
         """Close every endpoint."""
         for endpoint in self._endpoints:

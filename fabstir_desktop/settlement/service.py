@@ -116,7 +116,8 @@ class Settlement:
         return [CheckpointOutcome(account.job_id, False, 0, None, NO_KEY) for account in jobs if account is not None]
 
     async def refresh(self) -> ChainStatus:
-        """Look at chain, contract and balance now."""
+        """Look at chain, contract and balance now; asked for by hand, after a sleep, or in another network."""
+        self._pool.end_rests()
         status = await self._monitor.refresh()
         if self._manager is not None:
             self._manager.retry_now()

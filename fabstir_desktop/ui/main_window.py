@@ -21,7 +21,7 @@ from PySide6.QtWidgets import (
 
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.states import state_of
-from fabstir_desktop.jobs.status import CheckpointOutcome, NodeStatus
+from fabstir_desktop.jobs.status import CheckpointOutcome, NodeStatus, PauseKind
 from fabstir_desktop.ui import icons
 from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.log_store import LogStore
@@ -53,7 +53,6 @@ class MainWindow(QMainWindow):
     def __init__(self, bridge: Bridge, store: LogStore) -> None:
         super().__init__()
         self.bridge = bridge
-        self._pausing_after_jobs = False
         self.setWindowTitle(self.tr("Fabstir host"))
         self.setWindowIcon(icons.app_icon())
         self.strip, self.footer, self.notice, self.problems = StatusStrip(), Footer(), Notice(), ProblemList()
@@ -221,7 +220,6 @@ class MainWindow(QMainWindow):
     def _show_status(self, status: NodeStatus) -> None:
         self.strip.show_status(status, self.bridge.problems)
         self.footer.show_status(status)
-        self._pause_if_idle()
 
     def _show_problems(self) -> None:
         """All problems on the dashboard; elsewhere those that are mended there."""
@@ -279,31 +277,14 @@ class MainWindow(QMainWindow):
 
     def pause(self, how: str) -> None:
         """Pause `now`, for an `hour`, or `after_jobs`."""
-        node = self.bridge.node
-        if node is None:
-            return
-        if how == "after_jobs" and self._is_busy():
-            self._pausing_after_jobs = True
-            self.notice.say(
-                self.tr("Pausing as soon as no request runs. New requests are served until then."), Tone.QUIET
-            )
-            return
-        self.bridge.run(node.pause(pause_seconds(how)))
+        if self.bridge.node is not None:
+            kind = PauseKind.AFTER_JOBS if how == "after_jobs" else PauseKind.NOW
+            self.bridge.run(self.bridge.node.pause(pause_seconds(how), kind=kind))
 
     def resume(self) -> None:
         """Serve again."""
-        self._pausing_after_jobs = False
         if self.bridge.node is not None:
             self.bridge.run(self.bridge.node.resume())
-
-    def _pause_if_idle(self) -> None:
-        if self._pausing_after_jobs and not self._is_busy() and self.bridge.node is not None:
-            self._pausing_after_jobs = False
-            self.bridge.run(self.bridge.node.pause())
-
-    def _is_busy(self) -> bool:
-        status = self.bridge.status
-        return status is not None and status.server.active_requests + status.server.queued_requests > 0
 
     def _toggle_pause(self) -> None:
         if self.strip.button.isEnabled():

@@ -81,8 +81,10 @@ class StatusStrip(QFrame):
         set_text(self.block, text)
 
     def _show_button(self, status: NodeStatus | None) -> None:
-        self.is_paused = status is not None and status.state is ServingState.PAUSED
-        self.button.setEnabled(status is not None and status.state in {ServingState.SERVING, ServingState.PAUSED})
+        # A pause that is on its way can be taken back like one that has begun.
+        state = status.state if status is not None else None
+        self.is_paused = state in {ServingState.PAUSED, ServingState.DRAINING}
+        self.button.setEnabled(self.is_paused or state is ServingState.SERVING)
         text = self.tr("Resume") if self.is_paused else self.tr("Pause")
         if self.button.text() != text:
             self.button.setText(text)

@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from chain_support import World
-from engine_support import small_model_path
 from limits import scaled
-from pydantic import SecretStr
+from node_support import READY_LIMIT_S, real_node, until
 
-from fabstir_desktop.jobs.generation import EngineState
 from fabstir_desktop.node import HostNode
-from fabstir_desktop.settings import Settings
-
-READY_LIMIT_S = 90
-
-
-async def until(condition: Callable[[], bool], limit_s: float = READY_LIMIT_S) -> None:
-    async with asyncio.timeout(scaled(limit_s)):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 @pytest.fixture
 async def node(embedded_world: World, tmp_path: Path) -> AsyncIterator[HostNode]:
-    demo = embedded_world.demo
-    settings = Settings(
-        data_dir=tmp_path / "data",
-        rpc_url=(demo.rpc_url,),
-        chain_id=demo.chain_id,
-        contract_proof_system=demo.contract,
-        host_private_key=SecretStr(demo.host_key),
-        model_path=small_model_path(),
-        api_port=0,
-        settlement_poll_seconds=0.2,
-    )
-    made = HostNode(settings)
-    await made.start()
-    try:
-        await until(lambda: made.status.engine.state is EngineState.READY and made.status.chain.submitting)
+    async with real_node(embedded_world, tmp_path / "data") as made:
         yield made
-    finally:
-        await made.stop()
 
 
 async def test_it_streams_a_real_answer_counts_it_asks_the_chain_and_sends_nothing(

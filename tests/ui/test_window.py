@@ -15,7 +15,7 @@ from ui_support import CHAIN, ENGINE, SERVER, FakeNode, make_transaction
 from fabstir_desktop.errors import RpcUnreachable
 from fabstir_desktop.jobs.generation import EngineState
 from fabstir_desktop.jobs.problems import Problem, Severity
-from fabstir_desktop.jobs.status import ServingState
+from fabstir_desktop.jobs.status import PauseKind
 from fabstir_desktop.ui.main_window import MainWindow
 from fabstir_desktop.ui.pages.page import PAGES
 
@@ -91,16 +91,17 @@ def test_pausing_and_resuming_from_the_strip(qtbot: QtBot, window: MainWindow, b
     assert ("resume",) in busy_node.calls
 
 
-def test_pausing_after_current_jobs_waits_until_none_runs(
+def test_pausing_after_current_jobs_is_left_to_the_node_shown_and_can_be_taken_back(
     qtbot: QtBot, window: MainWindow, busy_node: FakeNode
 ) -> None:
     window.pause("after_jobs")
-    busy_node.set_status(server=replace(SERVER, active_requests=1))
-    qtbot.waitUntil(lambda: window.bridge.status is busy_node.status)
-    assert ("pause", None) not in busy_node.calls
-    busy_node.set_status(server=replace(SERVER, active_requests=0))
-    qtbot.waitUntil(lambda: ("pause", None) in busy_node.calls)
-    assert busy_node.status.state is ServingState.PAUSED
+    qtbot.waitUntil(lambda: window.strip.word.text() == "Finishing")
+    assert ("pause", None, PauseKind.AFTER_JOBS) in busy_node.calls
+    assert ("pause", None) not in busy_node.calls, "running jobs are not cut off"
+    assert window.strip.sentence.full_text == "Finishing 2 jobs, then pausing"
+    assert window.strip.button.text() == "Resume"
+    window.strip.button.click()
+    qtbot.waitUntil(lambda: window.strip.word.text() == "Serving")
 
 
 def test_submitting_says_what_was_done_for_each_job(qtbot: QtBot, window: MainWindow, busy_node: FakeNode) -> None:

@@ -261,11 +261,39 @@ def test_a_socket_that_never_speaks_is_closed() -> None:
 def test_nothing_is_taken_while_paused_and_all_of_it_afterwards() -> None:
     machine = protocol()
     socket = opened(machine)
-    machine.refusal = "the host has paused serving"
+    machine.openness.pause()
     [error] = replies(prompt(machine, socket, id="p", session_id="s"))
     assert (error["code"], error["id"], error["session_id"]) == ("SHUTTING_DOWN", "p", "s")
-    machine.refusal = None
+    machine.openness.resume()
     assert started(prompt(machine, socket))
+
+
+def test_while_jobs_are_finished_open_sessions_go_on_and_no_new_one_is_opened() -> None:
+    machine = protocol()
+    socket = opened(machine)
+    first = started(prompt(machine, socket, session_id="s", job_id=1))
+    machine.openness.finish_jobs()
+    assert machine.openness.closed_door is not None
+    [error] = replies(prompt(machine, socket, session_id="another", id="p"))
+    assert (error["code"], error["id"]) == ("BUSY", "p")
+    assert error["retry_after_s"] > 0
+    [refused] = replies(feed(machine, socket, type="session_init", session_id="third", job_id=2))
+    assert refused["code"] == "BUSY"
+    machine.request_ended(first, None, 1.0)
+    assert started(prompt(machine, socket, 1.0, session_id="s", job_id=1)), "the job of now is served to its end"
+
+
+def test_while_jobs_are_finished_the_client_of_an_open_session_may_come_back() -> None:
+    machine = protocol()
+    socket = opened(machine)
+    request = started(prompt(machine, socket, session_id="s", job_id=1))
+    machine.job_admitted(request)
+    machine.request_ended(request, None, 0.5)
+    machine.openness.finish_jobs()
+    machine.socket_closed(socket, 1.0)
+    assert machine.openness.closed_door is None
+    again = opened(machine, now_s=2.0)
+    assert started(prompt(machine, again, 2.0, session_id="s", job_id=1))
 
 
 def test_draining_ends_every_session_once() -> None:
