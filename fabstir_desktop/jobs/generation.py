@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -96,6 +96,16 @@ class EngineState(StrEnum):
     FAILED = "failed"  # gave up: repeated crashes, or a file that cannot be loaded
 
 
+class EngineFailure(StrEnum):
+    """Why the engine is FAILED."""
+
+    NONE = ""
+    FILE_MISSING = "file_missing"
+    FILE_UNUSABLE = "file_unusable"
+    MEMORY = "memory"
+    CRASHES = "crashes"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """The loaded model. `sha256` is of the file, hex; `size_bytes` of the file."""
@@ -114,7 +124,8 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """A snapshot for windows, /status and metrics. `load_progress` lies in 0..1 while loading."""
+    """A snapshot for windows, /status and metrics. `load_progress` lies in 0..1 while loading; `is_remote`: another server makes
+    the tokens, there is no worker here."""
 
     state: EngineState
     detail: str
@@ -126,6 +137,21 @@ class EngineStatus:
     load_progress: float
     restarts: int
     worker_pid: int | None
+    warning: str = ""
+    """What the host should know while it serves: layers that are not on the GPU, memory that was short."""
+    failure: EngineFailure = EngineFailure.NONE
+    gpu_free_bytes: int = 0
+    """What the GPUs had free before the model was loaded; 0 where there is none."""
+    is_remote: bool = False
+
+
+@runtime_checkable
+class KeepsConversations(Protocol):
+    """An engine that keeps what it read of a conversation for its next prompt."""
+
+    def forget(self, cache_key: str) -> None:
+        """No further prompt of this conversation comes: give back what is kept of it."""
+        ...
 
 
 class Engine(Protocol):
