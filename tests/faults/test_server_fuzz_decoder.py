@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_server_fuzz import ODD_VALUES, SEEDS
+from fuzz_support import ODD_VALUES, SEEDS
 
 TARGET = Path(__file__).with_name("fuzz_decoder.py")
 WORDS = (
