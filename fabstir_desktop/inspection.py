@@ -21,7 +21,7 @@ from fabstir_desktop.jobs.inspections import BundleText, ChainJob, ModelOnDisk
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.status import NodeStatus
 from fabstir_desktop.server.api_server import ApiServer
-from fabstir_desktop.settings import Settings
+from fabstir_desktop.settings import SECRETS, Settings
 from fabstir_desktop.settlement.service import Settlement
 
 _TEST_PROMPT = "Say in a few sentences what a lighthouse is for."
@@ -164,8 +164,8 @@ def _host(url: str) -> str:
 
 
 def _plain_settings(settings: Settings) -> dict[str, Any]:
-    """All settings but the key; of the files only their names."""
-    values = settings.model_dump(mode="json", exclude={"host_private_key"})
+    """All settings but the keys; of the files only their names."""
+    values = settings.model_dump(mode="json", exclude=set(SECRETS))
     for name, value in values.items():
         if isinstance(getattr(settings, name), Path) and name != "data_dir":
             values[name] = Path(value).name

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import platformdirs
 import tomlkit
@@ -28,6 +29,8 @@ from pydantic_settings import (
 from fabstir_desktop.errors import SettingError
 
 SETTINGS_FILE = "settings.toml"
+SECRETS = frozenset({"host_private_key", "engine_api_key"})
+"""Fields that are never shown, stored or logged."""
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 RESTART = "at the next start"
@@ -47,6 +50,7 @@ class Settings(BaseSettings):
 
     data_dir: Annotated[Path, NoDecode] = Field(default_factory=lambda: default_data_dir())  # noqa: PLW0108 - defined below
     host_private_key: SecretStr | None = Field(None, exclude=True, repr=False)
+    engine_api_key: SecretStr | None = Field(None, exclude=True, repr=False)
 
     rpc_url: Annotated[tuple[str, ...], NoDecode] = _setting(
         ("https://sepolia.base.org",), "RPC endpoints, comma separated; the first healthy one is used."
@@ -75,7 +79,10 @@ class Settings(BaseSettings):
 
     model_path: Path | None = _setting(None, "The GGUF file to serve.", "after running jobs")
     engine_url: str | None = _setting(
-        None, "Address of an OpenAI-compatible server (vLLM, llama-server) to use instead of a local model."
+        None, "Address of an OpenAI-compatible server (vLLM, SGLang, llama-server) to use instead of a local model."
+    )
+    engine_model: str | None = _setting(
+        None, "The model to use of that server, by its own name for it; empty: the first that it lists."
     )
     context_window: int | None = _setting(
         None, "Tokens of context a stream gets; empty: automatic.", ge=128, le=1_048_576
@@ -117,6 +124,10 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting("INFO", "How much is logged.")
     close_action: Literal["ask", "tray", "quit"] = _setting("ask", "What closing the window does.", NOW)
     start_hidden: bool = _setting(False, "Start in the tray without opening the window.")
+    tray_icon: Literal["auto", "light", "dark"] = _setting(
+        "auto", "Panel that the tray's icon is drawn for; auto follows the desktop's scheme.", NOW
+    )
+    tray_amounts: bool = _setting(True, "Show in the tray's menu what was settled today.", NOW)
     appearance: Literal["system", "light", "dark"] = _setting(
         "system", "Light or dark; system follows the desktop.", NOW
     )
@@ -147,9 +158,22 @@ class Settings(BaseSettings):
     @field_validator("engine_url")
     @classmethod
     def _check_engine_url(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise ValueError("an address that starts with http:// or https://")
+        expected = "an address that starts with http:// or https://, such as http://192.168.1.5:8000"
+        try:
+            usable = url is None or (url.startswith(("http://", "https://")) and urlsplit(url).hostname is not None)
+            usable = usable and (url is None or urlsplit(url).port != 0)
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError(expected)
         return url
+
+    @field_validator("engine_api_key")
+    @classmethod
+    def _check_engine_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+            raise ValueError("a key of printable characters without blanks")
+        return key
 
     @field_validator("contract_proof_system", "contract_job_marketplace")
     @classmethod
@@ -244,7 +268,7 @@ def save_setting(data_dir: Path, name: str, value: Any) -> None:
     Raises SettingError if the value cannot be used; the file is then unchanged. Blocks on disk: call it off the loop.
     """
     field = Settings.model_fields.get(name)
-    if field is None or name in {"data_dir", "host_private_key"}:
+    if field is None or name in {"data_dir", *SECRETS}:
         raise SettingError(f"{name} is not a setting of {SETTINGS_FILE}")
     if value is not None:
         _check_value(name, value)
@@ -265,9 +289,7 @@ def save_setting(data_dir: Path, name: str, value: Any) -> None:
 
 def editable_fields() -> dict[str, FieldInfo]:
     """The settings of the file, in the order of the page."""
-    return {
-        name: field for name, field in Settings.model_fields.items() if name not in {"data_dir", "host_private_key"}
-    }
+    return {name: field for name, field in Settings.model_fields.items() if name not in {"data_dir", *SECRETS}}
 
 
 def _check_value(name: str, value: Any) -> None:

@@ -8,7 +8,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from fabstir_desktop.errors import ModelFileError
+from fabstir_desktop.errors import GenerationError, ModelFileError, ModelUnavailable
+from fabstir_desktop.inference.factory import describe_server
 from fabstir_desktop.inference.model_files import inspect_model
 from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.jobs.status import WalletState
@@ -23,6 +24,7 @@ from fabstir_desktop.wallet.signer import Signer
 from fabstir_desktop.wallet.wallet import Wallet
 
 _ASK_LIMIT_S = 5.0
+_ANSWER_LIMIT_S = 60.0
 _LOW_DISK_BYTES = 200 * 1024 * 1024
 
 
@@ -42,7 +44,7 @@ async def run_doctor(settings: Settings) -> int:
     wallet = Wallet(settings.data_dir, environment_key=settings.host_private_key)
     try:
         key, signer = await _check_key(wallet, settings)
-        lines = [key, await asyncio.to_thread(_check_model, settings.model_path)]
+        lines = [key, await _check_engine(settings)]
         lines += await _check_chain(settings, signer)
         lines += [
             _check_port(settings, running["server"]["url"] if running else None),
@@ -64,6 +66,21 @@ async def _check_key(wallet: Wallet, settings: Settings) -> tuple[Line, Signer |
         return Line("key", False, status.detail, status.action), None
     signer = wallet.signer(settings.chain_id, frozenset({settings.contract_address}))
     return Line("key", True, f"{status.address} ({status.location})"), signer
+
+
+async def _check_engine(settings: Settings) -> Line:
+    """The server elsewhere where one is set, else the model file."""
+    if not settings.engine_url:
+        return await asyncio.to_thread(_check_model, settings.model_path)
+    try:
+        served = await describe_server(settings, limit_s=_ANSWER_LIMIT_S)
+    except ModelUnavailable as error:
+        return Line(
+            "model", False, str(error), "start that server, or correct ENGINE_URL, ENGINE_MODEL, ENGINE_API_KEY"
+        )
+    except GenerationError as error:
+        return Line("model", False, str(error), "serve a chat model there that counts its tokens while it streams")
+    return Line("model", True, served)
 
 
 def _check_model(path: Path | None) -> Line:

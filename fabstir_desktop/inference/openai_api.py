@@ -1,210 +1,191 @@
-"""OpenAI's chat completions as servers really speak them: what is asked, and how their dialects of counting are read."""
+"""The endpoints of one OpenAI-compatible server, over HTTP. What is said on them is read in `openai_dialects`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
+from pydantic import SecretStr
 
-from fabstir_desktop.errors import (
-    ContextOverflow,
-    EngineBusy,
-    GenerationError,
-    InvalidGenerationRequest,
-    ModelUnavailable,
+from fabstir_desktop.inference.openai_dialects import (
+    MAX_COUNT,
+    Chunk,
+    OpenAiError,
+    ServerFacts,
+    parse_json,
+    read_chunk,
+    read_models,
+    read_refusal,
+    read_window,
+    refused,
+    request_body,
 )
 from fabstir_desktop.jobs.generation import GenerationRequest, Message
 
-CONNECT_S = 5.0
-ASK_S = 10.0
-MAX_LINE_BYTES = 1 << 20
-
-
-class OpenAiError(Exception):
-    """The server refused or said something unusable. The text holds nothing of a prompt."""
-
-    def __init__(self, message: str, *, status: int = 0, prompt_tokens: int = 0, window: int = 0) -> None:
-        super().__init__(message)
-        self.status = status
-        self.prompt_tokens = prompt_tokens
-        self.window = window
-
-    def as_generation_error(self, place: str) -> GenerationError:
-        """The error in the engine's words."""
-        if self.window:
-            return ContextOverflow(self.prompt_tokens, self.window)
-        if self.status == 429:
-            return EngineBusy(f"the server at {place} is busy", position=1, retry_after_s=2.0)
-        if self.status in (400, 422):
-            return InvalidGenerationRequest(f"the server at {place} refuses the request")
-        return ModelUnavailable(f"the server at {place} failed: {self}")
+CONNECT_S: Final = 5.0
+ASK_S: Final = 10.0
+MAX_LINE_BYTES: Final = 1 << 20
+MAX_ANSWER_BYTES: Final = 1 << 26
+MAX_REFUSAL_BYTES: Final = 1 << 16
+_NO_SUCH_ENDPOINT: Final = (404, 405, 501)
 
 
 @dataclass(frozen=True, slots=True)
-class ServerFacts:
-    """What the server says of itself; `context_window` 0 if it does not say."""
+class ServerAddress:
+    """Where the server is. `place` (host and port) is what may be shown; a key, or a user and password, is in `_header` alone."""
 
-    model: str
-    context_window: int
+    base: str
+    place: str
+    _header: SecretStr
 
+    @classmethod
+    def of(cls, url: str, api_key: SecretStr | None = None) -> ServerAddress:
+        """Take the address apart: its user and password go into a header, its query is dropped. The key outranks them."""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        place = f"[{host}]" if ":" in host else host
+        place += f":{parts.port}" if parts.port is not None else ""
+        header = ""
+        if api_key is not None:
+            header = f"Bearer {api_key.get_secret_value()}"
+        elif parts.username is not None:
+            header = aiohttp.BasicAuth(unquote(parts.username), unquote(parts.password or ""), "utf-8").encode()
+        path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+        return cls(f"{parts.scheme}://{place}{path}", place, SecretStr(header))
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A streamed part. `made_tokens` is the server's count so far, None if it gives none; `is_ids_complete` whether
-    `token_ids` are all tokens of this part."""
-
-    text: str = ""
-    token_ids: tuple[int, ...] = ()
-    is_ids_complete: bool = False
-    made_tokens: int | None = None
-    finish_reason: str | None = None
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that opens the server; not to be shown or kept."""
+        header = self._header.get_secret_value()
+        return {"Authorization": header} if header else {}
 
 
 class OpenAiApi:
-    """The endpoints of one server. `stall_s`: how long it may say nothing while it streams."""
+    """`stall_s`: how long the server may say nothing while it streams; `model`: which of its models to use, None the first.
 
-    def __init__(self, url: str, *, stall_s: float) -> None:
-        self._base = url.rstrip("/").removesuffix("/v1")
+    Its methods raise OpenAiError for what the server says, aiohttp.ClientError and TimeoutError for what the network does.
+    """
+
+    def __init__(self, address: ServerAddress, *, stall_s: float, model: str | None = None) -> None:
+        self._address = address
+        self._model = model
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=stall_s)
         self._ask_timeout = aiohttp.ClientTimeout(total=ASK_S)
         self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
+        self._absent: set[str] = set()
+        """Endpoints that this server does not have."""
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, for good."""
+        self._is_closed = True
         if self._session is not None:
             await self._session.close()
             self._session = None
 
     async def facts(self) -> ServerFacts:
-        """Ask for the model and its window. Raises OpenAiError, aiohttp.ClientError, TimeoutError."""
-        listed = await self._get("/v1/models")
-        models = listed.get("data")
-        if not isinstance(models, list) or not models or not isinstance(models[0].get("id"), str):
-            raise OpenAiError("the server lists no model")
-        window = models[0].get("max_model_len")
-        if not isinstance(window, int):
+        """Ask for the model and its window."""
+        entry = read_models(await self._get("/v1/models"), self._model)
+        window = read_window(entry)
+        is_llama = entry.get("owned_by") == "llamacpp"
+        if not window:
             window = await self._llama_window()
-        return ServerFacts(models[0]["id"], window)
+            is_llama = is_llama or window > 0
+        return ServerFacts(entry["id"], window, is_llama)
 
-    async def prompt_ids(self, messages: Sequence[Message], facts: ServerFacts) -> list[int]:
-        """The rendered prompt's ids where the server tells them, else none."""
+    async def prompt_ids(self, messages: Sequence[Message], facts: ServerFacts) -> tuple[int, ...]:
+        """The rendered prompt's ids; none if the server has no way to tell them, or takes too long over it."""
         spoken = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            rendered = (await self._post("/apply-template", {"messages": spoken})).get("prompt")
-            ask = {"content": rendered, "add_special": True, "parse_special": True}
-        except OpenAiError:
-            ask = {"model": facts.model, "messages": spoken, "add_generation_prompt": True}
-        try:
+            ask: dict[str, Any] = {"model": facts.model, "messages": spoken, "add_generation_prompt": True}
+            if facts.is_llama:
+                rendered = (await self._post("/apply-template", {"messages": spoken})).get("prompt")
+                # As the server itself tokenises it: a BOS that the template wrote was taken off by /apply-template.
+                ask = {"content": rendered, "add_special": True, "parse_special": True}
             ids = (await self._post("/tokenize", ask)).get("tokens")
-        except OpenAiError:
-            return []
-        return ids if isinstance(ids, list) and all(isinstance(token, int) for token in ids) else []
+        except (OpenAiError, TimeoutError):
+            return ()
+        if not isinstance(ids, list) or not all(type(token) is int and 0 <= token < MAX_COUNT for token in ids):
+            return ()
+        return tuple(ids)
 
-    async def begin(self, request: GenerationRequest, seed: int, facts: ServerFacts) -> aiohttp.ClientResponse:
-        """Send the request; the response streams. Raises OpenAiError, aiohttp.ClientError, TimeoutError."""
+    async def begin(
+        self, request: GenerationRequest, seed: int, facts: ServerFacts, max_tokens: int | None
+    ) -> aiohttp.ClientResponse:
+        """Send the request; the response streams, and the caller closes it."""
         response = await self._open().post(
-            f"{self._base}/v1/chat/completions", json=_body(request, seed, facts), timeout=self._timeout
+            f"{self._address.base}/v1/chat/completions",
+            json=request_body(request, seed, facts, max_tokens),
+            timeout=self._timeout,
+            allow_redirects=False,  # a prompt goes where the host chose, nowhere else
         )
         if response.status != 200:
-            raise await _refusal(response)
+            try:
+                raise read_refusal(response.status, await _read(response, MAX_REFUSAL_BYTES))
+            finally:
+                response.close()
         return response
 
     async def chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Chunk, None]:
         """The streamed parts, until the server says it is done."""
-        async for line in response.content:
-            if len(line) > MAX_LINE_BYTES:
-                raise OpenAiError("the server sent a line beyond all reason")
-            text = line.strip()
-            if not text.startswith(b"data:"):
-                continue
-            body = text[5:].strip()
-            if body == b"[DONE]":
-                return
-            yield read_chunk(body)
+        try:
+            async for line in response.content:
+                text = line.strip()
+                if not text.startswith(b"data:"):
+                    continue
+                body = text[5:].strip()
+                if body == b"[DONE]":
+                    return
+                yield read_chunk(body)
+        except (
+            ValueError,
+            HttpProcessingError,
+        ):  # aiohttp's, for a line of more than twice its buffer; it quotes the line
+            raise OpenAiError("the server sent a line beyond all reason") from None
 
     async def _llama_window(self) -> int:
         try:
-            properties = await self._get("/props")
+            settings = (await self._get("/props")).get("default_generation_settings")
         except OpenAiError:
             return 0
-        window = properties.get("default_generation_settings", {}).get("n_ctx")
-        return window if isinstance(window, int) else 0
+        window = settings.get("n_ctx") if isinstance(settings, dict) else None
+        return read_window({"max_model_len": window})
 
     async def _get(self, path: str) -> dict[str, Any]:
-        async with self._open().get(self._base + path, timeout=self._ask_timeout) as response:
+        address = self._address.base + path
+        async with self._open().get(address, timeout=self._ask_timeout, allow_redirects=False) as response:
             return await _object(response)
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        async with self._open().post(self._base + path, json=body, timeout=self._ask_timeout) as response:
+        if path in self._absent:
+            raise OpenAiError("not an endpoint of this server")
+        address = self._address.base + path
+        async with self._open().post(address, json=body, timeout=self._ask_timeout, allow_redirects=False) as response:
+            if response.status in _NO_SUCH_ENDPOINT:
+                self._absent.add(path)
             return await _object(response)
 
     def _open(self) -> aiohttp.ClientSession:
+        if self._is_closed:
+            raise OpenAiError("the engine stops")
         if self._session is None:
-            self._session = aiohttp.ClientSession(read_bufsize=MAX_LINE_BYTES)
+            # llama-server closes a connection behind a streamed answer without saying so: one that is kept is found dead.
+            connector = aiohttp.TCPConnector(force_close=True, limit=0)
+            self._session = aiohttp.ClientSession(
+                connector=connector, headers=self._address.headers, read_bufsize=MAX_LINE_BYTES
+            )
         return self._session
-
-
-def read_chunk(body: bytes) -> Chunk:
-    """Read a streamed part in any of the known dialects. Raises OpenAiError."""
-    try:
-        part = json.loads(body)
-        if "error" in part:
-            raise OpenAiError("the server broke off with an error")
-        choice = (part.get("choices") or [{}])[0]
-        delta = choice.get("delta") or {}
-        ids = choice.get("token_ids")
-        told = ids if isinstance(ids, list) else [entry["id"] for entry in _logprobs(choice) if "id" in entry]
-        usage, timings = part.get("usage") or {}, part.get("timings") or {}
-        made = usage.get("completion_tokens", timings.get("predicted_n"))
-        return Chunk(
-            text=delta.get("content") or "",
-            token_ids=tuple(token for token in told if isinstance(token, int)),
-            is_ids_complete=isinstance(ids, list),
-            made_tokens=made if isinstance(made, int) else None,
-            finish_reason=choice.get("finish_reason"),
-        )
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
-        raise OpenAiError(f"the server sent something unreadable: {type(error).__name__}") from None
-
-
-def _logprobs(choice: dict[str, Any]) -> list[dict[str, Any]]:
-    return (choice.get("logprobs") or {}).get("content") or []
-
-
-def _body(request: GenerationRequest, seed: int, facts: ServerFacts) -> dict[str, Any]:
-    sampling = request.sampling
-    return {
-        "model": facts.model,
-        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-        "max_tokens": request.max_tokens,
-        "stop": list(request.stop),
-        "seed": seed,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "repeat_penalty": sampling.repeat_penalty,
-        "repetition_penalty": sampling.repeat_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        "stream": True,
-        # The counting, once for each dialect; a server ignores what it does not know.
-        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-        "timings_per_token": True,
-        "return_token_ids": True,
-        "logprobs": True,
-        "top_logprobs": 0,
-    }
 
 
 async def _object(response: aiohttp.ClientResponse) -> dict[str, Any]:
     if response.status != 200:
-        raise OpenAiError(f"HTTP status {response.status}", status=response.status)
+        raise refused(response.status)
     try:
-        body = json.loads(await response.read())
+        body = parse_json(await _read(response, MAX_ANSWER_BYTES))
     except ValueError:
         raise OpenAiError("the answer is no JSON") from None
     if not isinstance(body, dict):
@@ -212,13 +193,12 @@ async def _object(response: aiohttp.ClientResponse) -> dict[str, Any]:
     return body
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> OpenAiError:
-    status = response.status
-    try:
-        error = json.loads(await response.read()).get("error", {})
-        prompt, window = error.get("n_prompt_tokens", 0), error.get("n_ctx", 0)
-    except (ValueError, AttributeError):
-        prompt, window = 0, 0
-    finally:
-        response.close()
-    return OpenAiError(f"HTTP status {status}", status=status, prompt_tokens=prompt, window=window)
+async def _read(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+    """The whole body, or so much of it that it cannot be read as JSON any more."""
+    read = bytearray()
+    async for part in response.content.iter_any():
+        read += part
+        if len(read) > limit_bytes:
+            response.close()
+            break
+    return bytes(read)

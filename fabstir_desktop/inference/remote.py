@@ -1,8 +1,8 @@
 """An engine elsewhere: any server that speaks OpenAI's chat completions (llama-server, vLLM, SGLang), behind the same interface.
 
-Counting is exact or there is no serving: each piece of text must come with the server's own count of tokens made so far
-(llama-server's `timings_per_token`, vLLM's `continuous_usage_stats`) or with its token ids. A server that gives neither is
-refused before anything is billed. Tokens made after the last text (the end-of-generation token) are not billed.
+Counting is exact or there is no serving: see `remote_tally` for what is billed. A server that gives no counts while it streams
+is refused before anything is billed. A prompt is Accepted with the first part of the answer, which brings the prompt's length;
+until then nothing was made. A key, and a user and password in the address, go to the server and nowhere else.
 """
 
 from __future__ import annotations
@@ -12,22 +12,18 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from typing import Any
 
 import aiohttp
 
-from fabstir_desktop.errors import GenerationError, InvalidGenerationRequest, ModelFileError, ModelUnavailable
+from fabstir_desktop.errors import ContextOverflow, GenerationError, ModelFileError, ModelUnavailable
 from fabstir_desktop.feed import Feed
-from fabstir_desktop.inference.line import WaitingLine
-from fabstir_desktop.inference.openai_api import (
-    Chunk,
-    OpenAiApi,
-    OpenAiError,
-    ServerFacts,
-)
+from fabstir_desktop.inference.openai_api import OpenAiApi, ServerAddress
+from fabstir_desktop.inference.openai_dialects import OpenAiError, ServerFacts, shown_name, wire_seed
 from fabstir_desktop.inference.options import EngineLimits
+from fabstir_desktop.inference.remote_tally import Tally
+from fabstir_desktop.inference.remote_turns import Call, Turns
 from fabstir_desktop.inference.streams import check_request
 from fabstir_desktop.jobs.events import EngineChanged
 from fabstir_desktop.jobs.generation import (
@@ -38,38 +34,46 @@ from fabstir_desktop.jobs.generation import (
     GenerationEvent,
     GenerationRequest,
     ModelInfo,
-    Piece,
 )
 
 log = logging.getLogger(__name__)
 
-UNKNOWN_TOKEN_ID = 2**31 - 1
-"""Stands for a token that was counted by the server but whose id it did not tell."""
 PROBE_S = 10.0
 _PROBE_AFTER_FAILURE_S = 2.0
+_LET_GO_S = 1.0
+_ASSUMED_WINDOW = 4096
+"""Tokens of history that are kept for a server that tells no window, and whose host does not either."""
 
 
-@dataclass(slots=True, eq=False)
-class _Call:
-    request: GenerationRequest
-    turn: asyncio.Future[None]
-    response: aiohttp.ClientResponse | None = None
-    cancelled: bool = False
-    ids: list[int] = field(default_factory=list)
+class _Ended(Exception):
+    """The request was cancelled, or the engine stops."""
 
 
 class RemoteEngine:
-    """The Engine protocol over HTTP. `parallel` requests run at once, further ones wait in the same line as for a local model."""
+    """The Engine protocol over HTTP. `parallel` requests run at once, further ones wait in the same line as for a local model.
 
-    def __init__(self, url: str, feed: Feed, *, parallel: int = 8, limits: EngineLimits | None = None) -> None:
+    `model` is the server's name of the model to use, None its first; `context_window` its window in tokens where it does not
+    tell that itself.
+    """
+
+    def __init__(
+        self,
+        address: ServerAddress,
+        feed: Feed,
+        *,
+        parallel: int = 8,
+        model: str | None = None,
+        context_window: int | None = None,
+        limits: EngineLimits | None = None,
+    ) -> None:
         self._limits = limits or EngineLimits()
         self._feed = feed
-        self._parallel = parallel
-        self._place = urlsplit(url).netloc
-        self._api = OpenAiApi(url, stall_s=self._limits.prefill_stall_s)
-        self._line = WaitingLine(self._limits)
-        self._calls: dict[str, _Call] = {}
-        self._active = 0
+        self._address = address
+        self._place = address.place
+        self._wanted_model = model
+        self._untold_window = context_window or _ASSUMED_WINDOW
+        self._api = self._make_api()
+        self._turns = Turns(self._limits, parallel)
         self._state = EngineState.STOPPED
         self._detail = ""
         self._facts: ServerFacts | None = None
@@ -84,33 +88,40 @@ class RemoteEngine:
             state=self._state,
             detail=self._detail,
             model=self._model,
-            active_streams=self._active,
-            queued_requests=len(self._line),
-            parallel_streams=self._parallel,
+            active_streams=self._turns.active,
+            queued_requests=self._turns.waiting,
+            parallel_streams=self._turns.parallel,
             tokens_per_second=self._rate,
             load_progress=1.0 if self._state is EngineState.READY else 0.0,
             restarts=0,
             worker_pid=None,
+            is_remote=True,
         )
 
     async def start(self) -> None:
         """Begin to look for the server; it is asked again and again while it does not answer."""
         if self._prober is None:
-            self._set(EngineState.LOADING)
+            self._set(EngineState.LOADING, f"Looking for the server at {self._place}.")
             self._prober = asyncio.get_running_loop().create_task(self._probe(), name="remote-engine-probe")
 
+    async def look(self) -> None:
+        """Ask the server once, without `start`. Raises ModelUnavailable if it cannot be used."""
+        await self._ask_server()
+        if self._state is not EngineState.READY:
+            raise ModelUnavailable(self._detail)
+
     async def stop(self, timeout_s: float = 3.0) -> None:
-        """End all requests with ModelUnavailable and close the connections."""
+        """End all requests with ModelUnavailable and close the connections. Safe to call twice."""
         prober, self._prober = self._prober, None
         self._set(EngineState.STOPPED)
-        self._turn_away("the engine stops")
-        for call in self._calls.values():
-            if call.response is not None:
-                call.response.close()
+        self._turns.refuse_waiting(ModelUnavailable("the engine stops"))
+        for call in self._turns.calls():
+            call.end()
         if prober is not None:
             prober.cancel()
             await asyncio.wait({prober}, timeout=timeout_s)
         await self._api.close()
+        self._api = self._make_api()
 
     async def load(self, model_path: str) -> None:  # noqa: ARG002 - the protocol's
         """A remote server chooses its model itself. Raises ModelFileError."""
@@ -118,114 +129,108 @@ class RemoteEngine:
 
     def cancel(self, request_id: str) -> None:
         """End the request: its connection is closed, at which the server stops."""
-        call = self._calls.get(request_id)
-        if call is None:
-            return
-        call.cancelled = True
-        if not call.turn.done():
-            call.turn.set_result(None)
-        if call.response is not None:
-            call.response.close()
+        if self._turns.cancel(request_id):
+            self._publish()
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         """Yield Accepted, Pieces and Finished; see the Engine protocol."""
         check_request(request)
         if self._state is not EngineState.READY or self._facts is None:
             raise ModelUnavailable(f"no model is served: {self._detail or self._state.value}")
-        if request.request_id in self._calls:
-            raise InvalidGenerationRequest("a request of this id is running")
-        call = _Call(request, asyncio.get_running_loop().create_future())
-        await self._wait_for_turn(call)
+        call = self._turns.enter(request, time.monotonic())
+        self._publish()
         try:
-            if call.cancelled:
-                yield Finished("cancelled")
-                return
-            async for event in self._run(call, self._facts):
-                yield event
+            await call.turn
+            async with contextlib.aclosing(self._run(call, self._facts)) as events:
+                async for event in events:
+                    yield event
         finally:
-            self._leave(call)
+            self._turns.leave(call)
+            self._publish()
 
     # --- one request -------------------------------------------------------------------------------------------------
 
-    async def _run(self, call: _Call, facts: ServerFacts) -> AsyncIterator[GenerationEvent]:
-        request = call.request
-        seed = request.sampling.seed if request.sampling.seed is not None else secrets.randbits(31)
+    async def _run(self, call: Call, facts: ServerFacts) -> AsyncGenerator[GenerationEvent, None]:
         try:
-            prompt_ids = await self._api.prompt_ids(request.messages, facts)
-            call.response = await self._api.begin(request, seed, facts)
-            yield Accepted(tuple(prompt_ids), facts.context_window, seed)
-            billed, reason = 0, None
+            async with contextlib.aclosing(self._answer(call, facts)) as events:
+                async for event in events:
+                    yield event
+                    if isinstance(event, Finished):
+                        return
+        except (_Ended, OpenAiError, aiohttp.ClientError, TimeoutError) as error:
+            if not call.is_ended:
+                # without its cause: a library's error may hold the header with the key
+                raise self._translate(error) from None
+        if self._state is EngineState.STOPPED:
+            raise ModelUnavailable("the engine stops")
+        yield Finished("cancelled")
+
+    async def _answer(self, call: Call, facts: ServerFacts) -> AsyncGenerator[GenerationEvent, None]:
+        """The answer's events but a cancelled one's end; raises what the server and the network do."""
+        if call.ending.done():  # while it waited: it has no stream to send anything on
+            return
+        request = call.request
+        seed = wire_seed(secrets.randbits(31) if request.sampling.seed is None else request.sampling.seed)
+        prompt_ids = await _unless_ended(call, self._api.prompt_ids(request.messages, facts))
+        await _unless_ended(call, self._begin(call, seed, facts, len(prompt_ids)))
+        tally = Tally(request.max_tokens, prompt_ids)
+        accepted = False
+        async for piece in self._pieces(call, tally):
+            if not accepted and (piece is not None or tally.is_prompt_counted):
+                accepted = True
+                yield Accepted(tally.prompt_ids, facts.context_window or self._untold_window, seed)
+            if piece is not None:
+                self._made += len(piece.token_ids)
+                yield piece
+        if call.ending.done():
+            return
+        if not accepted:
+            yield Accepted(tally.prompt_ids, facts.context_window or self._untold_window, seed)
+        last = tally.settle()
+        if last is not None:
+            self._made += len(last.token_ids)
+            yield last
+        yield Finished("stop" if tally.finish_reason == "stop" else "length")
+
+    async def _pieces(self, call: Call, tally: Tally) -> AsyncGenerator[Any, None]:
+        """For each streamed part the Piece it gives, or None, until the answer's end was told."""
+        if call.response is None:
+            raise _Ended
+        try:
             async with contextlib.aclosing(self._api.chunks(call.response)) as chunks:
                 async for chunk in chunks:
-                    reason = chunk.finish_reason or reason
-                    if call.cancelled or billed >= request.max_tokens:
-                        break
-                    piece = self._piece(chunk, billed, request.max_tokens)
-                    if piece is not None:
-                        billed += len(piece.token_ids)
-                        self._made += len(piece.token_ids)
-                        yield piece
-        except (OpenAiError, aiohttp.ClientError, TimeoutError) as error:
-            if not call.cancelled:
-                raise self._translate(error) from error
-        if call.cancelled:
-            yield Finished("cancelled")
-        elif reason in ("stop", "length"):
-            yield Finished("stop" if reason == "stop" else "length")
-        else:
-            raise ModelUnavailable(f"the server at {self._place} broke off")
+                    if call.is_ended:
+                        return
+                    yield tally.take(chunk)
+        except (aiohttp.ClientError, TimeoutError):
+            if tally.finish_reason is None:
+                raise
+            # The answer had ended; only the server's last account is missing, and what it would have added is not certain.
+        if tally.finish_reason not in ("stop", "length") and not call.is_ended:
+            raise OpenAiError("it broke off")
 
-    def _piece(self, chunk: Chunk, billed: int, max_tokens: int) -> Piece | None:
-        """The chunk's text with as many tokens as the server counted for it. Raises OpenAiError if it did not count."""
-        if not chunk.text and not chunk.token_ids:
-            return None
-        if chunk.made_tokens is None and not chunk.is_ids_complete:
-            raise OpenAiError("the server gives no token counts while it streams: nothing it makes could be billed")
-        count = len(chunk.token_ids) if chunk.made_tokens is None else chunk.made_tokens - billed
-        count = max(0, min(count, max_tokens - billed))
-        known = chunk.token_ids[-count:] if count else []
-        return Piece((*([UNKNOWN_TOKEN_ID] * (count - len(known))), *known), chunk.text)
+    async def _begin(self, call: Call, seed: int, facts: ServerFacts, prompt_tokens: int) -> None:
+        """Send the request with room for the answer; a server that counts the prompt otherwise is asked once more."""
+        request, window = call.request, facts.context_window
+        if prompt_tokens and window and prompt_tokens >= window:
+            raise ContextOverflow(prompt_tokens, window)
+        fitting = min(request.max_tokens, window - prompt_tokens) if prompt_tokens and window else request.max_tokens
+        try:
+            call.response = await self._api.begin(request, seed, facts, fitting)
+        except OpenAiError as refusal:
+            if not refusal.window:
+                raise
+            self._untold_window = refusal.window
+            refusal.prompt_tokens = refusal.prompt_tokens or prompt_tokens
+            if not refusal.is_only_the_answer_too_long:
+                raise
+            room = None if refusal.is_lower_bound else refusal.window - refusal.prompt_tokens
+            call.response = await self._api.begin(request, seed, facts, room)
 
     def _translate(self, error: Exception) -> GenerationError:
         if isinstance(error, OpenAiError):
             return error.as_generation_error(self._place)
         return ModelUnavailable(f"the server at {self._place} does not answer: {type(error).__name__}")
-
-    # --- turns -------------------------------------------------------------------------------------------------------
-
-    async def _wait_for_turn(self, call: _Call) -> None:
-        if self._active < self._parallel and len(self._line) == 0:
-            self._active += 1
-            call.turn.set_result(None)
-            self._calls[call.request.request_id] = call
-            self._publish()
-            return
-        entry = self._line.enter(call.request, time.monotonic())
-        self._calls[call.request.request_id] = call
-        self._publish()
-        try:
-            await call.turn
-        except BaseException:
-            self._line.leave(entry)
-            self._calls.pop(call.request.request_id, None)
-            raise
-        if self._line.leave(entry):  # cancelled while waiting: it has no stream to give back
-            self._active += 1
-
-    def _leave(self, call: _Call) -> None:
-        if call.response is not None:
-            call.response.close()
-        self._calls.pop(call.request.request_id, None)
-        self._active -= 1
-        entry = self._line.next(other.request.job_key for other in self._calls.values() if other.response is not None)
-        if entry is not None:
-            self._active += 1
-            self._calls[entry.request.request_id].turn.set_result(None)
-        self._publish()
-
-    def _turn_away(self, why: str) -> None:
-        for entry in self._line.clear():
-            self._calls[entry.request.request_id].turn.set_exception(ModelUnavailable(why))
 
     # --- the server's health -------------------------------------------------------------------------------------------
 
@@ -237,8 +242,7 @@ class RemoteEngine:
             if now - asked_at >= (PROBE_S if self._state is EngineState.READY else _PROBE_AFTER_FAILURE_S):
                 await self._ask_server()
                 asked_at = now
-            for entry, error in self._line.overdue(now):
-                self._calls[entry.request.request_id].turn.set_exception(error)
+            self._turns.refuse_overdue(now)
             rate = self._made / max(now - counted_at, 1e-3)
             self._made, counted_at = 0, now
             if rate != self._rate:
@@ -248,34 +252,44 @@ class RemoteEngine:
 
     async def _ask_server(self) -> None:
         try:
-            self._facts = await self._api.facts()
-        except (OpenAiError, aiohttp.ClientError, TimeoutError) as error:
-            detail = f"the server at {self._place} does not answer: {type(error).__name__}"
-            if self._state is not EngineState.RESTARTING:
-                log.warning("%s", detail)
-            self._set(EngineState.RESTARTING, detail)
-            self._turn_away(detail)
+            facts = await self._api.facts()
+        except Exception as error:  # noqa: BLE001 - whatever a server answers, it is asked again, and the host is told
+            said = f"cannot be used: {error}" if isinstance(error, OpenAiError) else f"fails: {type(error).__name__}"
+            if isinstance(error, aiohttp.ClientError | TimeoutError):
+                said = f"does not answer: {type(error).__name__}"
+            self._lose(f"the server at {self._place} {said}")
             return
+        self._facts = facts
         if self._state is not EngineState.READY:
+            window = f"{facts.context_window or self._untold_window}{'' if facts.context_window else ' (assumed)'}"
+            log.info("the server at %s serves %s, window %s tokens", self._place, shown_name(facts.model), window)
             self._set(EngineState.READY, f"served by {self._place}")
+
+    def _lose(self, detail: str) -> None:
+        if self._prober is not None and (self._state, self._detail) != (EngineState.RESTARTING, detail):
+            log.warning("%s", detail)
+        self._set(EngineState.RESTARTING, detail)
+        self._turns.refuse_waiting(ModelUnavailable(detail))
 
     @property
     def _model(self) -> ModelInfo | None:
         if self._facts is None or self._state is not EngineState.READY:
             return None
-        name = self._facts.model.rsplit("/", 1)[-1]
         return ModelInfo(
-            name=name,
+            name=shown_name(self._facts.model),
             path=self._place,
             sha256="0" * 64,  # not known: the file is on another machine
             size_bytes=0,
             architecture="",
             parameter_count=0,
             quantisation="",
-            context_window=self._facts.context_window,
+            context_window=self._facts.context_window or self._untold_window,
             gpu_layers=0,
             layer_count=0,
         )
+
+    def _make_api(self) -> OpenAiApi:
+        return OpenAiApi(self._address, stall_s=self._limits.prefill_stall_s, model=self._wanted_model)
 
     def _set(self, state: EngineState, detail: str = "") -> None:
         if (state, detail) != (self._state, self._detail):
@@ -284,3 +298,19 @@ class RemoteEngine:
 
     def _publish(self) -> None:
         self._feed.publish(EngineChanged(self.status))
+
+
+async def _unless_ended(call: Call, work: Coroutine[Any, Any, Any]) -> Any:
+    """The work's result; it is cancelled and _Ended raised when the request is cancelled first."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        await asyncio.wait({task, call.ending}, return_when=asyncio.FIRST_COMPLETED)
+        if not call.is_ended:
+            return task.result()
+        raise _Ended
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_LET_GO_S)
+        elif not task.cancelled():
+            task.exception()  # looked at: nobody else will

@@ -78,13 +78,21 @@ def _engine_problem(engine: EngineStatus) -> Problem | None:
         case EngineState.LOADING:
             return problem("M06", engine.detail or f"Loading the model, {engine.load_progress:.0%}.")
         case EngineState.RESTARTING:
-            return problem("S02", f"The model process stopped and is started again. {engine.detail}".strip())
+            return _restart_problem(engine)
         case EngineState.FAILED:
             return _failure_problem(engine)
         case EngineState.READY if engine.warning:
             return problem("M05", f"The model serves, but: {engine.warning}.", advice=_SMALLER)
         case EngineState.READY | EngineState.STOPPED:
             return None
+
+
+def _restart_problem(engine: EngineStatus) -> Problem:
+    """Why no model is served just now."""
+    if engine.is_remote:
+        message = f"No model is served: {engine.detail}."
+        return problem("S02", message, advice="Start that server, or correct its address.", page="settings")
+    return problem("S02", f"The model process stopped and is started again. {engine.detail}".strip())
 
 
 def _failure_problem(engine: EngineStatus) -> Problem:
@@ -158,7 +166,7 @@ def _describe_pause(resume_clock: str | None, reason: str) -> str:
 
 
 def _describe_serving(engine: EngineStatus, submitting: bool, active_requests: int, problems: Sequence[Problem]) -> str:
-    if engine.state is EngineState.LOADING:
+    if engine.state is EngineState.LOADING and not engine.is_remote:
         return f"Loading the model, {engine.load_progress:.0%}"
     stopping = next((one for one in problems if one.severity is Severity.ERROR), None)
     if engine.state is not EngineState.READY:

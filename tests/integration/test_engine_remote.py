@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from engine_support import Answer, ask, collect, small_model_path, wait_until
+from engine_support import Answer, ask, collect, ready_engine, small_model_path, wait_until
 from llama_server_support import llama_server
 
 from fabstir_desktop.errors import ContextOverflow, ModelUnavailable
 from fabstir_desktop.feed import Feed
+from fabstir_desktop.inference.openai_api import ServerAddress
 from fabstir_desktop.inference.remote import RemoteEngine
+from fabstir_desktop.inference.remote_tally import UNKNOWN_TOKEN_ID
 from fabstir_desktop.jobs.generation import EngineState, Piece
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,7 +29,7 @@ def server() -> Iterator[str]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(server: str) -> AsyncIterator[RemoteEngine]:
-    engine = RemoteEngine(server, Feed(), parallel=2)
+    engine = RemoteEngine(ServerAddress.of(server), Feed(), parallel=2)
     await engine.start()
     await wait_until(lambda: engine.status.state is EngineState.READY)
     yield engine
@@ -45,8 +47,10 @@ async def test_an_answer_streams_with_the_servers_own_count(engine: RemoteEngine
 async def test_tokens_of_split_characters_are_all_counted(engine: RemoteEngine) -> None:
     answer = await collect(engine, ask("Say hi 😀", 40))
     assert answer.finish_reason == "length"
-    assert 36 < len(answer.token_ids) <= 40
+    assert len(answer.token_ids) == 40  # also those of a character that the cut left unfinished
     assert "\ufffd" not in answer.text
+    for count in (1, 2, 5):
+        assert len((await collect(engine, ask("Say hi 😀", count))).token_ids) == count
 
 
 async def test_the_prompt_ids_and_the_window_are_told(engine: RemoteEngine) -> None:
@@ -55,6 +59,52 @@ async def test_the_prompt_ids_and_the_window_are_told(engine: RemoteEngine) -> N
     assert answer.accepted.prompt_ids[0] == 1
     assert answer.accepted.context_window == 512
     assert answer.finish_reason == "stop"
+
+
+async def test_the_ids_are_those_that_the_local_engine_samples(engine: RemoteEngine) -> None:
+    request = ask("What is 2 plus 2? Answer in one word.", 30)
+    local = await ready_engine()
+    try:
+        expected = await collect(local, request)
+    finally:
+        await local.stop()
+    answer = await collect(engine, request)
+    assert (answer.text, answer.finish_reason) == (expected.text, expected.finish_reason) == (answer.text, "stop")
+    assert answer.token_ids == expected.token_ids
+    assert UNKNOWN_TOKEN_ID not in answer.token_ids
+    assert answer.accepted is not None
+    assert expected.accepted is not None
+    assert answer.accepted.prompt_ids == expected.accepted.prompt_ids
+
+
+async def test_requests_without_a_pause_between_them_all_succeed(engine: RemoteEngine) -> None:
+    for _ in range(12):
+        assert len((await collect(engine, ask("Say hello.", 2))).token_ids) == 2
+
+
+async def test_an_answer_that_the_window_ends_has_exactly_what_was_left_of_it(engine: RemoteEngine) -> None:
+    prompt = "The sea is blue and the sky is wide. " * 46 + "Write a very long story about it."
+    answer = await collect(engine, ask(prompt, 4000))
+    assert answer.accepted is not None
+    assert answer.finish_reason == "length"
+    assert answer.accepted.prompt_tokens + len(answer.token_ids) == 512
+
+
+async def test_a_stop_string_is_never_billed_beyond_what_was_made(engine: RemoteEngine) -> None:
+    whole = await collect(engine, ask("Count from one to twenty in words.", 40))
+    answer = await collect(engine, ask("Count from one to twenty in words.", 40, stop=("3",)))
+    assert answer.finish_reason == "stop"
+    assert whole.text.startswith(answer.text)
+    assert whole.token_ids[: len(answer.token_ids)] == answer.token_ids
+
+
+async def test_the_same_seed_gives_the_same_answer_also_the_largest(engine: RemoteEngine) -> None:
+    for seed in (7, 2**32 - 1):
+        request = [ask("Tell me about the sea.", 12, temperature=1.5, seed=seed) for _ in range(2)]
+        first, second = [await collect(engine, one) for one in request]
+        assert first.token_ids == second.token_ids
+        assert first.accepted is not None
+        assert first.accepted.seed in (seed, 2**32 - 2)
 
 
 async def test_a_cancelled_request_ends_and_the_next_one_works(engine: RemoteEngine) -> None:
@@ -76,12 +126,14 @@ async def test_requests_beyond_the_streams_wait(engine: RemoteEngine) -> None:
 
 
 async def test_a_prompt_beyond_the_window_is_refused(engine: RemoteEngine) -> None:
-    with pytest.raises(ContextOverflow):
+    with pytest.raises(ContextOverflow) as caught:
         await collect(engine, ask("word " * 1000, 5))
+    assert caught.value.prompt_tokens > 1000
+    assert caught.value.context_window == 512
 
 
 async def test_a_server_that_is_gone_is_a_state_and_a_plain_error() -> None:
-    engine = RemoteEngine("http://127.0.0.1:9", Feed())
+    engine = RemoteEngine(ServerAddress.of("http://127.0.0.1:9"), Feed())
     await engine.start()
     try:
         await wait_until(lambda: engine.status.state is EngineState.RESTARTING)
@@ -106,7 +158,7 @@ async def test_a_server_that_does_not_count_is_refused_before_a_token_is_billed(
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    engine = RemoteEngine(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", Feed())
+    engine = RemoteEngine(ServerAddress.of(f"http://127.0.0.1:{runner.addresses[0][1]}/v1"), Feed())
     await engine.start()
     answer = Answer()
     try:
