@@ -33,7 +33,8 @@ class Accountant(Protocol):
     async def record(self, ticket: Ticket, token_ids: Sequence[int]) -> int:
         """Store the tokens; returns the job's new total once they are in the ledger. Only then may their frame leave.
 
-        Raises LedgerError: then the frame must not leave and the request ends with an error.
+        Raises LedgerError, or AdmissionRefused where the job has ended meanwhile: then nothing was stored, the frame must
+        not leave and the request ends with an error.
         """
         ...
 

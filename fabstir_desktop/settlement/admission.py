@@ -27,6 +27,7 @@ from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.contracts.base import JobFacts, RefusalKind, SettlementContract
 from fabstir_desktop.settlement.payable import most_payable, try_claim
+from fabstir_desktop.settlement.running_jobs import RunningJobs
 from fabstir_desktop.wallet.signer import Signer
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class JobGate:
         self._generated: dict[int, int] = {}
         """Tokens generated in this process, by job: tells what came while the ledger was read."""
         self.signer: Signer | None = None
+        self._running = RunningJobs(self._look_again, clock)
 
     async def reserve(self, job_id: int, max_tokens: int) -> int:
         """Tokens the prompt may have, at most `max_tokens`, now reserved. Raises AdmissionRefused, LedgerError."""
@@ -110,6 +112,11 @@ class JobGate:
     def assign(self, ticket_id: int, job_id: int, tokens: int) -> None:
         """A ticket holds the reservation from now on."""
         self._tickets[ticket_id] = _Reservation(job_id, tokens)
+        self._running.begin(job_id)
+
+    def check_running(self, job_id: int) -> None:
+        """Raises AdmissionRefused if the job was found ended, or its deposit spent, since its answer was admitted."""
+        self._running.check(job_id)
 
     def used(self, ticket_id: int, tokens: int) -> None:
         """Tokens are generated: they count as such, no longer as reserved."""
@@ -119,12 +126,18 @@ class JobGate:
             reservation.tokens -= taken
             self.release(reservation.job_id, taken)
             self._generated[reservation.job_id] = self._generated.get(reservation.job_id, 0) + tokens
+            self._running.used(reservation.job_id, tokens)
 
     def close(self, ticket_id: int) -> None:
         """The answer ended. Safe to call twice."""
         reservation = self._tickets.pop(ticket_id, None)
         if reservation is not None:
             self.release(reservation.job_id, reservation.tokens)
+            self._running.end(reservation.job_id)
+
+    async def stop(self) -> None:
+        """End what is asked of the chain beside the answers."""
+        await self._running.stop()
 
     def forget(self) -> None:
         """Another key or contract: what was found no longer holds."""
@@ -175,6 +188,27 @@ class JobGate:
             if refusal.kind in {RefusalKind.TOO_FAST, RefusalKind.PAUSED, RefusalKind.TOO_FEW}:
                 return  # the job is good, the moment is not
             raise JobNotValid(f"Job {job_id}: {refusal.plain}") from None
+
+    async def _look_again(self, job_id: int) -> None:
+        """Raises AdmissionRefused if further tokens of a running answer would not be paid, ChainError, TimeoutError."""
+        signer = self.signer
+        if signer is None or not self._is_ready():
+            return
+        known = self._entry(job_id)
+        try:
+            async with asyncio.timeout(CHECK_LIMIT_S):
+                facts = await self._contract.read_job(job_id)
+                if facts is None:
+                    await self._simulate(job_id, signer, known)
+                    return
+            self._judge(facts, signer.address)
+            account = await self._ledger.account(job_id)
+            is_promised_more = self._reserved.get(job_id, 0) > 0
+            if account is not None and is_promised_more and _tokens_left(facts, account) <= 0:
+                raise DepositExhausted(f"The deposit of job {job_id} went elsewhere")
+        except AdmissionRefused as refusal:
+            known.refusal, known.good, known.checked_at = refusal, False, self._clock()
+            raise
 
     @staticmethod
     def _judge(facts: JobFacts, host: str) -> None:
@@ -229,9 +263,7 @@ class JobGate:
             )
         allowed = max_tokens
         if known.facts is not None:
-            claimed = account.claimed if account else 0
-            by_others = max(0, known.facts.paid_tokens - claimed)
-            left = known.facts.covered_tokens - by_others - generated - reserved
+            left = known.facts.covered_tokens - _paid_to_others(known.facts, account) - generated - reserved
             if left <= 0:
                 raise DepositExhausted(f"The deposit of job {job_id} covers no further token")
             allowed = min(allowed, left)
@@ -269,3 +301,13 @@ class JobGate:
         if job_id not in self._known and len(self._known) >= REMEMBERED_JOBS:
             self._known.pop(next(iter(self._known)))
         return self._known.setdefault(job_id, _Known())
+
+
+def _paid_to_others(facts: JobFacts, account: JobAccount | None) -> int:
+    """Tokens of the job that were claimed from elsewhere."""
+    return max(0, facts.paid_tokens - (account.claimed if account else 0))
+
+
+def _tokens_left(facts: JobFacts, account: JobAccount) -> int:
+    """What the deposit still covers beyond all that was generated here."""
+    return facts.covered_tokens - _paid_to_others(facts, account) - (account.generated - account.written_off)

@@ -160,6 +160,7 @@ class Settlement:
             if manager is not None:
                 await manager.stop(timeout_s)
         await self._follower.stop()
+        await self._gate.stop()
         await self._monitor.stop()
         await self._pool.close()
 

@@ -112,7 +112,11 @@ class TokenTracker:
         await self._ledger.store_prompt(ticket.ticket_id, accepted.prompt_ids, text, self._model_sha256())
 
     async def record(self, ticket: Ticket, token_ids: Sequence[int]) -> int:
-        """Store the tokens; returns the job's new total once they are in the ledger. Raises LedgerError."""
+        """Store the tokens; returns the job's new total once they are in the ledger.
+
+        Raises LedgerError, and AdmissionRefused once the job was found ended: then nothing is stored.
+        """
+        self._gate.check_running(ticket.job_id)
         total = await self._ledger.add_tokens(ticket.ticket_id, token_ids)
         count = len(token_ids)
         if count:
