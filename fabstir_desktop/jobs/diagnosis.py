@@ -92,7 +92,8 @@ def _restart_problem(engine: EngineStatus) -> Problem:
     if engine.is_remote:
         message = f"No model is served: {engine.detail}."
         return problem("S02", message, advice="Start that server, or correct its address.", page="settings")
-    return problem("S02", f"The model process stopped and is started again. {engine.detail}".strip())
+    cause = f": {engine.detail}" if engine.detail else ""
+    return problem("S02", f"The model process stopped and is started again{cause}")
 
 
 def _failure_problem(engine: EngineStatus) -> Problem:

@@ -54,7 +54,15 @@ _ROWS = (
     State("G01", _W, "Gas money is low", "Fund", "wallet"),
     State("G02", _E, "No gas money", "Fund", "wallet"),
     State("G03", _W, "Gas is dearer than the cap", "Raise the cap", "settings", "max_fee_gwei"),
-    State("G04", _W, "Claims cost more than they earn", "Claim less often", "settings", "checkpoint_threshold"),
+    State(
+        "G04",
+        _W,
+        "Claims cost more than they earn",
+        "Claim less often",
+        "settings",
+        "checkpoint_threshold",
+        is_dismissible=True,
+    ),
     # transactions
     State("T01", _W, "Claims wait long", "Speed up", "transactions"),
     State("T02", _W, "Claims are refused", "Open job", "jobs", is_dismissible=True),
@@ -107,9 +115,17 @@ def state_of(problem: Problem) -> State:
 
 
 def problem(code: str, message: str, *, subject: str = "", advice: str = "", page: str = "") -> Problem:
-    """A problem of the table: `message` is one sentence, `advice` what to do where that needs more than a button.
+    """A problem of the table: `message` is what is wrong, `advice` what to do where that needs more than a button.
 
-    `page` overrides the table's, where the same state is mended elsewhere. Raises KeyError for a code not in the table.
+    Both become sentences; rooms below hand their findings on as they are. `page` overrides the table's, where the same
+    state is mended elsewhere. Raises KeyError for a code not in the table.
     """
     state = STATES[code]
-    return Problem(code, state.severity, message, state.action, subject, page or state.page, advice)
+    return Problem(
+        code, state.severity, _sentence(message), state.action, subject, page or state.page, _sentence(advice)
+    )
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text and text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")

@@ -72,6 +72,7 @@ class JobGate:
         is_ready: Callable[[], bool],
         first_look: Callable[[], Awaitable[None]],
         wait_for_chain_s: float = 0.0,
+        on_headroom: Callable[[int, int], None] = lambda _job_id, _tokens: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
@@ -80,6 +81,7 @@ class JobGate:
         self._is_ready = is_ready
         self._first_look = first_look
         self._wait_for_chain_s = wait_for_chain_s
+        self._on_headroom = on_headroom
         self._clock = clock
         self._known: dict[int, _Known] = {}
         self._reserved: dict[int, int] = {}
@@ -264,6 +266,7 @@ class JobGate:
         allowed = max_tokens
         if known.facts is not None:
             left = known.facts.covered_tokens - _paid_to_others(known.facts, account) - generated - reserved
+            self._on_headroom(job_id, left + reserved)
             if left <= 0:
                 raise DepositExhausted(f"The deposit of job {job_id} covers no further token")
             allowed = min(allowed, left)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from fabstir_desktop.errors import FabstirError
 from fabstir_desktop.feed import Feed
@@ -77,11 +77,15 @@ class ProblemBoard:
                 log.info("%s is over%s", code, f" ({subject})" if subject else "")
                 self._feed.publish(ProblemCleared(code, subject))
 
+    def keep(self, code: str, subjects: Collection[str]) -> None:
+        """Of this code only these subjects still stand."""
+        for one in tuple(self._problems):
+            if one.code == code and one.subject not in subjects:
+                self.clear(code, subject=one.subject)
+
     def clear_all(self, code: str) -> None:
         """The cause is gone for every subject."""
-        for one in tuple(self._problems):
-            if one.code == code:
-                self.clear(code, subject=one.subject)
+        self.keep(code, ())
 
     def stands(self, code: str, subject: str = "") -> bool:
         """Whether the problem is raised now."""

@@ -21,6 +21,7 @@ from fabstir_desktop.jobs.claims import PROVEN_STATES, WAITING_STATES, ClaimReas
 from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, decide_claim
 from fabstir_desktop.jobs.status import CheckpointOutcome
 from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settlement.alerts import tell_deadlines
 from fabstir_desktop.settlement.announce import ConfirmedAnnouncer
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.claimer import Claimer, Submitted
@@ -276,14 +277,17 @@ class CheckpointManager:
         if not self._parts.contract.rules.has_deadlines or now < self._deadlines_at:
             return
         self._deadlines_at = now + DEADLINE_POLLS * self._poll_s
+        near: list[tuple[JobAccount, float]] = []
+        head = await self._parts.reconciler.head()
         for account in await self._parts.ledger.accounts_with_unclaimed():
             if account.claimable < self._parts.claimer.policy.minimum_tokens or account.open_claims:
                 continue
             facts = await self._parts.contract.read_job(account.job_id)
             if facts is not None and facts.is_open and facts.deadline is not None:
-                head = await self._parts.reconciler.head()
+                near.append((account, facts.deadline))
                 if facts.deadline - head.timestamp < DEADLINE_MARGIN_S:
                     self.due(account.job_id, ClaimReason.DEADLINE)
+        tell_deadlines(self._parts.board, near, head.timestamp)
 
     # --- claims -----------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, ClaimPolicy, decid
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settlement.alerts import tell_margin
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.classifier import TAKEN
@@ -109,7 +110,7 @@ class Claimer:
             decision = await self._fit(account, decision, facts)
             if isinstance(decision, ClaimLater):
                 return decision
-        return await self._make(job_id, decision)
+        return await self._make(job_id, decision, facts)
 
     async def resume(self, claim: Claim) -> Submitted | ClaimLater:
         """Bind and send a claim that is planned (or held, and its cause may be gone). Raises like `claim`."""
@@ -127,7 +128,7 @@ class Claimer:
             await self._ledger.move_claim(claim.claim_id, ClaimState.PLANNED)
         return await self._send_new(claim, quote)
 
-    async def _make(self, job_id: int, decision: ClaimNow) -> Submitted:
+    async def _make(self, job_id: int, decision: ClaimNow, facts: JobFacts | None) -> Submitted:
         made = await self._proofs.make(job_id, decision.start, decision.end, self._signer)
         tokens = decision.end - decision.start
         calldata = self._contract.encode_claim(job_id, tokens, made.proof)
@@ -139,7 +140,9 @@ class Claimer:
             covered = await self._covered(job_id, tokens, refused.refusal)
             if covered == 0:
                 raise
-            return await self._make(job_id, replace(decision, end=decision.start + covered))
+            return await self._make(job_id, replace(decision, end=decision.start + covered), facts)
+        if decision.reason is ClaimReason.THRESHOLD:  # what is left at the end is claimed however little it is
+            tell_margin(self._board, facts, tokens, quote)
         claim = await self._plan(job_id, decision, made)
         return await self._send_new(claim, quote)
 

@@ -22,6 +22,11 @@ def is_testnet(chain_id: int) -> bool:
     return chain_id not in _MAIN_CHAINS
 
 
+def has_steady_blocks(chain_id: int) -> bool:
+    """Whether blocks come by the clock, so that an old one means that something is wrong; not so on development chains."""
+    return chain_id in _EXPLORERS
+
+
 def explorer_url(chain_id: int, tx_hash: str) -> str | None:
     """Where a transaction can be looked at; None for a chain without a public explorer."""
     base = _EXPLORERS.get(chain_id)

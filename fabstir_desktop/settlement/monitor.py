@@ -20,10 +20,11 @@ from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.jobs.status import ChainState, ChainStatus
+from fabstir_desktop.settlement.alerts import tell_head_age, tell_limits
 from fabstir_desktop.settlement.board import ProblemBoard
 from fabstir_desktop.settlement.chain_client import GAS_PRICE_ORACLE, ChainClient
 from fabstir_desktop.settlement.contracts.base import SettlementContract
-from fabstir_desktop.settlement.explorers import chain_name, is_testnet
+from fabstir_desktop.settlement.explorers import chain_name, has_steady_blocks, is_testnet
 from fabstir_desktop.settlement.fees import FeeMarket
 from fabstir_desktop.settlement.outbox import FUND, TYPICAL_CLAIM_GAS, no_gas_problem
 from fabstir_desktop.wallet.signer import Signer
@@ -218,6 +219,9 @@ class ChainMonitor:
         )
         self._board.clear(*PROBLEM_CODES)
         self._judge_balance(balance, cost, left)
+        tell_limits(self._board, self._client.pool.limited_names, self._client.pool.active_name)
+        if has_steady_blocks(self._venue.chain_id):
+            tell_head_age(self._board, now - head.timestamp, self._client.pool.active_name)
         if changed:
             self._feed.publish(ChainChanged())
 
@@ -251,7 +255,7 @@ class ChainMonitor:
         if self._status.state is not state or self._status.detail != text:
             self._status = replace(self._status, state=state, detail=text)
             self._feed.publish(ChainChanged())
-        for code in PROBLEM_CODES:
+        for code in (*PROBLEM_CODES, "C03", "C04"):
             if code != _OF_STATE[state]:
                 self._board.clear(code)
         self._board.raise_(self._problem(state, text))

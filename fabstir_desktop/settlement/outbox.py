@@ -58,6 +58,13 @@ class Quote:
     l1_fee_wei: int
 
     @property
+    def likely_cost_wei(self) -> int:
+        """What it will about cost: the offer holds twice the base fee, the limit a fifth more gas than was estimated."""
+        tip = self.offer.max_priority_fee_per_gas_wei
+        per_gas = (self.offer.max_fee_per_gas_wei - tip) // 2 + tip
+        return self.gas_limit * 5 // 6 * per_gas + self.l1_fee_wei * 2 // 3
+
+    @property
     def worst_cost_wei(self) -> int:
         """The most it can cost."""
         return self.offer.worst_cost_wei(self.gas_limit, self.l1_fee_wei)

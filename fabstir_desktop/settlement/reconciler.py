@@ -18,6 +18,7 @@ from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.claims import Claim, ClaimState, MinedFact, Payment, Slot, SlotState
 from fabstir_desktop.jobs.events import ClaimChanged, JobChanged, TransactionChanged
 from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settlement.alerts import tell_late
 from fabstir_desktop.settlement.board import ProblemBoard, reverted_problem
 from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient, Receipt
 from fabstir_desktop.settlement.contracts.base import Refusal, RefusalKind, SettlementContract
@@ -104,6 +105,7 @@ class Reconciler:
         remaining = await self._ledger.slots(self._outbox.sender, [SlotState.OPEN, SlotState.INCLUDED])
         progress.open_slots = sum(slot.state is SlotState.OPEN for slot in remaining)
         progress.unproven_slots = len(remaining)
+        await tell_late(self._board, self._ledger, [slot for slot in remaining if slot.state is SlotState.OPEN])
 
     async def head(self) -> BlockRef:
         """The newest block. Raises ChainError."""

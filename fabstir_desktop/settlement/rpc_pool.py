@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 REVERIFY_S = 600.0
 LONGEST_REST_S = 60.0
+LIMIT_REMEMBERED_S = 120.0
+_LIMIT_CODE = -32005
+_LIMIT_WORDS = re.compile(r"\b429\b|too many requests|rate.?limit|request rate", re.IGNORECASE)
 
 
 class Endpoint(Protocol):
@@ -46,6 +50,7 @@ class _Health:
     rests_until: float = 0.0
     verified_at: float | None = None
     wrong_chain_id: int | None = None
+    limited_at: float | None = None
 
 
 class RpcPool:
@@ -70,6 +75,12 @@ class RpcPool:
     def active_name(self) -> str:
         """Host name of the endpoint that answered last."""
         return self._last_used
+
+    @property
+    def limited_names(self) -> list[str]:
+        """Endpoints that have refused for asking too often in the last two minutes."""
+        since = self._clock() - LIMIT_REMEMBERED_S
+        return [name for name, one in self._health.items() if one.limited_at is not None and one.limited_at > since]
 
     async def request(self, method: str, *params: Any) -> Any:
         """Ask the best endpoint, then the others while there is no usable answer.
@@ -139,6 +150,8 @@ class RpcPool:
         except RpcRefused as error:
             if classify(error.detail, error.code) is Answer.RETRY:
                 self._rest(health)
+            if error.code == _LIMIT_CODE or _LIMIT_WORDS.search(error.detail):
+                health.limited_at = self._clock()
             raise
         health.failures = 0
         health.rests_until = 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
@@ -16,6 +17,7 @@ from fabstir_desktop.jobs.status import ChainStatus, CheckpointOutcome
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settings import Settings
 from fabstir_desktop.settlement.admission import WAIT_FOR_CHAIN_S, JobGate
+from fabstir_desktop.settlement.alerts import tell_headroom
 from fabstir_desktop.settlement.board import ProblemBoard
 from fabstir_desktop.settlement.chain import RpcEndpoint
 from fabstir_desktop.settlement.chain_client import ChainClient
@@ -177,6 +179,7 @@ class Settlement:
             max_unproven_tokens=self._settings.max_unproven_tokens,
             is_ready=lambda: self._monitor.is_ready,
             first_look=self._monitor.wait_first_look,
+            on_headroom=partial(tell_headroom, self._board),
             wait_for_chain_s=WAIT_FOR_CHAIN_S if self._settings.unknown_jobs == "wait" else 0.0,
         )
 
