@@ -38,6 +38,10 @@ class LedgerError(EnvironmentFault):
     """The ledger cannot be read or written; serving stops to protect earnings."""
 
 
+class ControlTaken(EnvironmentFault):
+    """Another running app answers at the control socket of this data directory."""
+
+
 class LedgerLocked(LedgerError):
     """Another process uses this data directory."""
 
@@ -145,6 +149,10 @@ class AdmissionRefused(FabstirError):
 
 class JobNotValid(AdmissionRefused):
     """The job is not ours, not open, unknown to the contract, or used by another session."""
+
+
+class JobTaken(JobNotValid):
+    """Another client was the first to use the job."""
 
 
 class DepositExhausted(AdmissionRefused):

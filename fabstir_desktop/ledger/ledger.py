@@ -56,11 +56,18 @@ class Ledger:
 
     # --- jobs and tokens --------------------------------------------------------------------------------------------
 
-    async def open_ticket(self, job_id: int, session_id: str) -> int:
-        """Begin an answer for the job (created if new, its session marked open); returns the ticket's id."""
+    async def open_ticket(self, job_id: int, session_id: str, client: bytes | None = None) -> int:
+        """Begin an answer for the job (created if new, its session marked open); returns the ticket's id.
+
+        The first `client` that is given for a job (a hash, never an address) is kept as its own.
+        """
         return await self._engine.write(
-            lambda db: tokens.open_ticket(db, self._venue_id, job_id, session_id), durable=False
+            lambda db: tokens.open_ticket(db, self._venue_id, job_id, session_id, client), durable=False
         )
+
+    async def is_anothers(self, job_id: int, session_id: str, client: bytes) -> bool:
+        """Whether the job was first used by another client, and never in a session of this name."""
+        return await self._engine.read(lambda db: tokens.is_anothers(db, self._venue_id, job_id, session_id, client))
 
     async def store_prompt(self, ticket_id: int, prompt_ids: Sequence[int], parameters: str, model_sha256: str) -> None:
         """Store what the answer is generated from."""

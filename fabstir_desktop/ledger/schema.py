@@ -194,5 +194,10 @@ CREATE TABLE running (                      -- stretches of time in which the ap
 ) STRICT;
 """
 
-MIGRATIONS: tuple[str, ...] = (TABLES,)
+CLIENT_OF_JOB = """
+ALTER TABLE job ADD COLUMN client BLOB CHECK (length(client) = 32);  -- hash of who used it first; null: nobody yet
+CREATE INDEX ticket_of_session ON ticket (job, session_id);
+"""
+
+MIGRATIONS: tuple[str, ...] = (TABLES, CLIENT_OF_JOB)
 """Entry n brings a file of version n to version n + 1. Entries are never changed once released, only added."""

@@ -38,8 +38,8 @@ def ensure_job(db: apsw.Connection, venue_id: int, job_id: int) -> int:
     return row
 
 
-def open_ticket(db: apsw.Connection, venue_id: int, job_id: int, session_id: str) -> int:
-    """Begin an answer; the job's session is open from now on."""
+def open_ticket(db: apsw.Connection, venue_id: int, job_id: int, session_id: str, client: bytes | None = None) -> int:
+    """Begin an answer; the job's session is open from now on. The first `client` of a job stays its client."""
     row, now = ensure_job(db, venue_id, job_id), time.time()
     before = fetch_value(db, "SELECT session_id, session_open FROM job WHERE id = ?", (row,))
     if before != (session_id, 1):
@@ -47,8 +47,20 @@ def open_ticket(db: apsw.Connection, venue_id: int, job_id: int, session_id: str
             "UPDATE job SET session_id = ?, session_open = 1, updated_at = ? WHERE id = ?", (session_id, now, row)
         )
         tell(db, row, f"Session {session_id} began.")
+    if client is not None:
+        db.execute("UPDATE job SET client = ? WHERE id = ? AND client IS NULL", (client, row))
     db.execute("INSERT INTO ticket (job, session_id, opened_at) VALUES (?, ?, ?)", (row, session_id, now))
     return db.last_insert_rowid()
+
+
+def is_anothers(db: apsw.Connection, venue_id: int, job_id: int, session_id: str, client: bytes) -> bool:
+    """Whether the job was first used by another client, and never in a session of this name."""
+    row = job_row(db, venue_id, job_id)
+    first = None if row is None else fetch_value(db, "SELECT client FROM job WHERE id = ?", (row,))
+    if first is None or first == client:
+        return False
+    known = fetch_value(db, "SELECT 1 FROM ticket WHERE job = ? AND session_id = ? LIMIT 1", (row, session_id))
+    return known is None
 
 
 def store_prompt(

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from fabstir_desktop.feed import Feed
+from fabstir_desktop.jobs.addresses import is_loopback
 from fabstir_desktop.jobs.claims import ClaimState
 from fabstir_desktop.jobs.events import ClaimChanged, ProblemCleared, ProblemRaised
 from fabstir_desktop.jobs.problems import Problem
-from fabstir_desktop.server.access import is_loopback
 from fabstir_desktop.server.exposure import (
     CONTESTED_CODE,
     UNREACHABLE_CODE,

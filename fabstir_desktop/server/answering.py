@@ -21,6 +21,7 @@ from fabstir_desktop.errors import (
     FabstirError,
     GenerationError,
     JobNotValid,
+    JobTaken,
     LedgerError,
     RateLimited,
 )
@@ -105,14 +106,19 @@ class Answering:
         limits: Limits,
         free_use: str,
         admitted: Callable[[PromptRequest], bool],
+        contested: Callable[[int], None],
     ) -> None:
-        """`admitted` is told of each request whose job was found good; False if the job is another client's."""
+        """`admitted` is told of each request whose job was found good; False if the job is another client's.
+
+        `contested` hears of every job that was asked for by a client who is not its own.
+        """
         self._engine = engine
         self._accountant = accountant
         self._metrics = metrics
         self._limits = limits
         self._free_use = free_use
         self._admitted = admitted
+        self._contested = contested
 
     async def answer(self, run: Run) -> str | None:
         """Serve the request to its end; returns the answer if the exchange is worth remembering. Raises nothing of its own."""
@@ -145,7 +151,7 @@ class Answering:
         )
         run.ticket = await self._unless_cancelled(run, admission, self._take_back)
         if not self._admitted(request):
-            raise JobNotValid("this job is in use by another client")
+            raise JobTaken("this job is in use by another client")
         if run.ticket.allowed_tokens is not None and run.ticket.allowed_tokens < 1:
             raise DepositExhausted("the job's deposit covers no further token")
 
@@ -299,6 +305,10 @@ class Answering:
                 )
             case RateLimited():
                 await self._fail(run, error.code, str(error), retry_after_s=error.retry_after_s)
+            case JobTaken():
+                if run.request.job_id is not None:
+                    self._contested(run.request.job_id)
+                await self._fail(run, error.code, str(error))
             case GenerationError() | AdmissionRefused():
                 await self._fail(run, error.code, str(error))
             case LedgerError():

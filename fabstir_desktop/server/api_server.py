@@ -77,6 +77,7 @@ class ApiServer:
         self._engine = engine
         self._accountant = accountant
         self._feed = feed
+        self._instance = uuid4().hex
         self._limits = limits or Limits()
         self._doorkeeper = Doorkeeper(self._limits, settings.max_connections)
         self._protocol = Protocol(
@@ -87,8 +88,15 @@ class ApiServer:
             limits=self._limits,
         )
         self._metrics = ServerMetrics(lambda: status_source.status, lambda: Counter(self._doorkeeper.refused), feed)
+        self._announcer = Announcer(settings, feed, self._tell_job, self._instance)
         self._answering = Answering(
-            engine, accountant, self._metrics, self._limits, settings.free_use, self._protocol.job_admitted
+            engine,
+            accountant,
+            self._metrics,
+            self._limits,
+            settings.free_use,
+            self._protocol.job_admitted,
+            self._announcer.job_contested,
         )
         pages = Pages(status_source, self._metrics)
         self._door = Door(Access(settings), self._doorkeeper, pages, lambda: self._protocol.openness.closed_door)
@@ -97,14 +105,12 @@ class ApiServer:
         self._decoding = ThreadPoolExecutor(1, "decode")
         self._server: Server | None = None
         self._certificate: Certificate | None = None
-        self._instance = uuid4().hex
         self._url: str | None = None
         self._detail, self._exposure = "", exposure_of(settings).sentences
         self._connections: dict[int, GuardedConnection] = {}
         self._runs: dict[str, Run] = {}
         self._tasks = OwnTasks()
         self._watches: list[asyncio.Task[None]] = []
-        self._announcer = Announcer(settings, feed, self._tell_job, self._instance)
 
     # --- life -------------------------------------------------------------------------------------------------------
 

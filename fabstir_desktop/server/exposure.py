@@ -12,9 +12,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from fabstir_desktop.errors import SettingError
+from fabstir_desktop.jobs.addresses import is_loopback, parse_address
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.states import problem
-from fabstir_desktop.server.access import is_loopback, parse_address
 from fabstir_desktop.server.client import socket_url
 from fabstir_desktop.server.quiet import quiet_logger
 from fabstir_desktop.settings import Settings

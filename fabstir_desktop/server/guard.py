@@ -14,7 +14,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CONNECTING, OPEN, Event
 
-from fabstir_desktop.server.access import group_of, is_loopback
+from fabstir_desktop.jobs.addresses import group_of, is_loopback
 from fabstir_desktop.server.limits import Limits
 from fabstir_desktop.server.rates import Rate
 from fabstir_desktop.server.session import Peer

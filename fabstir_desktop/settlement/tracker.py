@@ -6,6 +6,7 @@ while it runs; what waits is claimed as soon as one is there.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -13,10 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fabstir_desktop.errors import LedgerError
+from fabstir_desktop.errors import JobTaken, LedgerError
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.accounting import Ticket
+from fabstir_desktop.jobs.addresses import group_of
 from fabstir_desktop.jobs.claims import ClaimReason
 from fabstir_desktop.jobs.events import CheckpointNeeded, JobChanged, TokensCounted
 from fabstir_desktop.jobs.generation import Accepted, FinishReason, GenerationRequest
@@ -28,6 +30,11 @@ log = logging.getLogger(__name__)
 
 INFO_EVERY_S = 1.0
 REMEMBERED_ANSWERS = 10_000
+
+
+def client_mark(job_id: int, address: str) -> bytes:
+    """What a job's client is known by for as long as the ledger lives: its network, of which no address can be read off."""
+    return hashlib.sha256(f"client of {job_id}: {group_of(address)}".encode()).digest()
 
 
 class Claimant(Protocol):
@@ -79,11 +86,14 @@ class TokenTracker:
     # --- the server's side ------------------------------------------------------------------------------------------
 
     async def admit(self, job_id: int, session_id: str, client: str, max_tokens: int) -> Ticket:
-        """Check the job on chain (simulated claim) and reserve tokens. Raises AdmissionRefused or LedgerError."""
+        """Check whose the job is, and on chain (simulated claim), and reserve tokens. Raises AdmissionRefused, LedgerError."""
+        mark = client_mark(job_id, client)
+        if await self._ledger.is_anothers(job_id, session_id, mark):
+            raise JobTaken("another client was the first to use this job: name the session it was used with")
         allowed = await self._gate.reserve(job_id, max_tokens)
         try:
             meter = await self._meter(job_id)
-            ticket_id = await self._ledger.open_ticket(job_id, session_id)
+            ticket_id = await self._ledger.open_ticket(job_id, session_id, mark)
         except BaseException:
             self._gate.release(job_id, allowed)
             raise
