@@ -229,8 +229,13 @@ class Ledger:
 
     # --- chain facts ------------------------------------------------------------------------------------------------
 
-    async def record_payments(self, payments: Sequence[Payment], *, cursor_block: int, cursor_hash: bytes) -> int:
-        """Store payments (twice is once) and move the event cursor, in one transaction; returns how many were new."""
+    async def record_payments(
+        self, payments: Sequence[Payment], *, cursor_block: int | None = None, cursor_hash: bytes = b""
+    ) -> int:
+        """Store payments (twice is once); returns how many were new.
+
+        With a cursor: these are all there are up to that block, which is stored in the same transaction.
+        """
         return await self._engine.write(
             lambda db: chain_facts.record_payments(db, self._venue_id, payments, cursor_block, cursor_hash),
             durable=True,

@@ -14,9 +14,13 @@ from fabstir_desktop.ledger.tokens import job_row
 
 
 def record_payments(
-    db: apsw.Connection, venue_id: int, payments: Sequence[Payment], cursor_block: int, cursor_hash: bytes
+    db: apsw.Connection,
+    venue_id: int,
+    payments: Sequence[Payment],
+    cursor_block: int | None = None,
+    cursor_hash: bytes = b"",
 ) -> int:
-    """Store payments (twice is once) and move the cursor; returns how many were new."""
+    """Store payments (twice is once) and move the cursor, if one is given; returns how many were new."""
     new = 0
     now = time.time()
     for payment in payments:
@@ -39,7 +43,10 @@ def record_payments(
         if added is not None:
             new += 1
             _tell_payment(db, venue_id, payment, now)
-    db.execute("UPDATE venue SET event_block = ?, event_hash = ? WHERE id = ?", (cursor_block, cursor_hash, venue_id))
+    if cursor_block is not None:
+        db.execute(
+            "UPDATE venue SET event_block = ?, event_hash = ? WHERE id = ?", (cursor_block, cursor_hash, venue_id)
+        )
     return new
 
 

@@ -211,6 +211,8 @@ def mark_reorged(db: apsw.Connection, slot_id: int) -> None:
     for claim_id, state in _carried(db, slot_id):
         if state in (ClaimState.INCLUDED, ClaimState.CONFIRMED):
             step_claim(db, claim_id, ClaimState.REOPENED)
+    # What its receipt said was paid is undone with it; the block it is mined in next says it anew.
+    db.execute("DELETE FROM payment WHERE tx_hash IN (SELECT tx_hash FROM attempt WHERE slot = ?)", (slot_id,))
     _tell(db, slot_id, f"Block {slot.block_number} is no longer part of the chain; the same transaction is sent again.")
 
 

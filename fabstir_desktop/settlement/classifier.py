@@ -27,6 +27,8 @@ class Answer(StrEnum):
     REVERT = "revert"  # the node simulated and refused
     RETRY = "retry"  # rate limit, overload, gateway
     NO_INFORMATION = "no_information"
+    NO_HISTORY = "no_history"  # the node keeps no state that old; another one may
+    TOO_LARGE = "too_large"  # more was asked for than the node gives in one answer
     UNKNOWN = "unknown"
 
 
@@ -37,6 +39,8 @@ AMBIGUOUS = frozenset({Answer.RETRY, Answer.UNKNOWN, Answer.NONCE_USED, Answer.N
 """Answers after which the bytes may or may not be in a pool or in a block."""
 
 _GATEWAY = r"\b(?:408|425|429|500|502|503|504)\b.{0,40}(?:request|error|gateway|unavailable|timeout|too many)"
+
+_RANGE = r"block range|blocks? distance|range (?:is )?too"
 
 TEXT_RULES: tuple[tuple[str, Answer], ...] = (
     (_GATEWAY, Answer.RETRY),
@@ -61,6 +65,13 @@ TEXT_RULES: tuple[tuple[str, Answer], ...] = (
     (r"txpool is full|account limit exceeded|address already reserved|oversized data", Answer.POOL_LIMIT),
     (r"execution reverted|\brevert(?:ed)?\b", Answer.REVERT),
     (r"evm error|invalid opcode|stack ?underflow|stack ?overflow|invalid jump|out ?of ?gas", Answer.REVERT),
+    (r"query returned more than|logs matched by query|response size (?:is )?(?:exceed|too large)", Answer.TOO_LARGE),
+    (r"limit the query to|query (?:exceeds|timeout)|exceeds? max(?:imum)? results", Answer.TOO_LARGE),
+    (rf"(?:{_RANGE}).*(?:exceed|limit|large|wide|max|big|than|from)|(?:exceed|limit|max).*(?:{_RANGE})", Answer.TOO_LARGE),
+    (r"too many (?:blocks|logs|results)|eth_getlogs .*(?:limit|range)", Answer.TOO_LARGE),
+    (r"\b413\b.{0,40}(?:request|entity|content|payload|gateway|too)", Answer.TOO_LARGE),
+    (r"missing trie node|(?:state|history) .*(?:pruned|not available)|historical state", Answer.NO_HISTORY),
+    (r"header not found|block not found|unknown block|old data not available|archive (?:node|request|data)", Answer.NO_HISTORY),
     (r"limit exceeded|timed? ?out|temporarily|try again|overloaded|unavailable", Answer.RETRY),
 )
 """Regular expressions over the lower-cased text, first hit wins."""

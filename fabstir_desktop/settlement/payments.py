@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from fabstir_desktop.errors import ChainError, RpcRefused
+from fabstir_desktop.errors import ChainError, RpcRefused, RpcUnreachable
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.claims import Payment
 from fabstir_desktop.jobs.events import EarningsChanged
 from fabstir_desktop.ledger.ledger import Ledger
-from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient
+from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient, EventLog
 from fabstir_desktop.settlement.contracts.base import SettlementContract
 
 log = logging.getLogger(__name__)
 
 FIRST_CHUNK_BLOCKS = 1000
 LARGEST_CHUNK_BLOCKS = 2000
-OVERLAP_BLOCKS = 12
+OVERLAP_BLOCKS = 64
+"""Read again each time, two minutes of blocks: behind one URL there may be several nodes, and one of them late."""
+SMALLEST_CHUNK_AFTER_SILENCE_BLOCKS = 16
 LOOKBACK_BLOCKS = 20_000
 STALE_S = 60.0
 CHUNKS_PER_POLL = 25
@@ -130,18 +132,36 @@ class PaymentReader:
         ]
 
     async def _chunk_of(self, topics: list[list[bytes] | None], first: int, last: int) -> list[Payment] | None:
-        """Payments in a range; None if the node refused it: then the next range is half as long."""
+        """Payments in a range; None if the node refused it: then the next range is half as long.
+
+        Some nodes refuse a range that is too long by not answering, so silence makes the next one shorter too.
+        """
         try:
             logs = await self._client.logs(self._contract.address, topics, first, last)
         except RpcRefused:
             if first == last:
                 raise
-            self._chunk, self._good_chunks = max(1, (last - first + 1) // 2), 0
+            self._shrink((last - first + 1) // 2)
             return None
+        except RpcUnreachable:
+            self._shrink(max(SMALLEST_CHUNK_AFTER_SILENCE_BLOCKS, (last - first + 1) // 2))
+            raise
         self._good_chunks += 1
         if self._good_chunks >= 5:
             self._chunk, self._good_chunks = min(LARGEST_CHUNK_BLOCKS, self._chunk * 2), 0
-        payments = await self._contract.payments(logs)
-        if self._contract.rules.events_name_host:
-            return payments
-        return [payment for payment in payments if await self._ledger.account(payment.job_id) is not None]
+        return await own_payments(self._ledger, self._contract, logs)
+
+    def _shrink(self, blocks: int) -> None:
+        self._chunk, self._good_chunks = max(1, min(self._chunk, blocks)), 0
+
+
+async def own_payments(ledger: Ledger, contract: SettlementContract, logs: Sequence[EventLog]) -> list[Payment]:
+    """The payments that the logs report, without those of jobs that are not ours where events do not name the host."""
+    if contract.rules.events_name_host:
+        return await contract.payments(logs)
+    found = []
+    for entry in logs:  # asked before they are read: reading one may cost a question to the chain
+        job_id = contract.paid_job(entry)
+        if job_id is not None and await ledger.account(job_id) is not None:
+            found.append(entry)
+    return await contract.payments(found)

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from fabstir_desktop.errors import CallReverted, ChainError
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.claims import Claim, ClaimState, MinedFact, Payment, Slot, SlotState
-from fabstir_desktop.jobs.events import ClaimChanged, JobChanged, TransactionChanged
+from fabstir_desktop.jobs.events import ClaimChanged, EarningsChanged, JobChanged, TransactionChanged
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.alerts import tell_late
 from fabstir_desktop.settlement.board import ProblemBoard, reverted_problem
 from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient, Receipt
 from fabstir_desktop.settlement.contracts.base import Refusal, RefusalKind, SettlementContract
 from fabstir_desktop.settlement.outbox import Outbox
+from fabstir_desktop.settlement.payments import own_payments
 from fabstir_desktop.wallet.signer import read_payload
 
 log = logging.getLogger(__name__)
@@ -309,8 +310,11 @@ class Reconciler:
         tx_hash = slot.mined_hash or slot.attempts[-1].tx_hash
         receipt = await self._client.receipt(tx_hash)
         if receipt is not None:
-            payments = await self._contract.payments(receipt.logs)
+            payments = await own_payments(self._ledger, self._contract, receipt.logs)
         await self._ledger.mark_confirmed(slot.slot_id)
+        if payments:  # not left to the events alone: a node that lags may not list them
+            await self._ledger.record_payments(payments)
+            self._feed.publish(EarningsChanged())
         self._outbox.forget(slot)
         for claim_id in slot.claim_ids:
             claim = await self._ledger.claim(claim_id)

@@ -21,6 +21,8 @@ from fabstir_desktop.settlement.classifier import Answer, SendAnswer, classify
 log = logging.getLogger(__name__)
 
 REVERIFY_S = 600.0
+ASK_ANOTHER = frozenset({Answer.RETRY, Answer.NO_HISTORY})
+"""Refusals that say something of the endpoint, not of the question."""
 LONGEST_REST_S = 60.0
 LIMIT_REMEMBERED_S = 120.0
 _LIMIT_CODE = -32005
@@ -87,12 +89,26 @@ class RpcPool:
 
         Raises RpcUnreachable, WrongChain (all that answer are on another chain), or RpcRefused with the node's own error.
         """
+        return await self._first_answer(lambda endpoint: self._ask(endpoint, method, params))
+
+    async def request_below_head(self, last_block: int, method: str, *params: Any) -> Any:
+        """Like `request`, but only from an endpoint that has the block: what a node that lags does not list is not absent."""
+
+        async def ask(endpoint: Endpoint) -> Any:
+            head = quantity(await self._ask(endpoint, "eth_blockNumber", ()), "eth_blockNumber")
+            if head < last_block:
+                raise RpcUnreachable(f"{endpoint.name} is at block {head} and does not know block {last_block} yet")
+            return await self._ask(endpoint, method, params)
+
+        return await self._first_answer(ask)
+
+    async def _first_answer(self, ask: Callable[[Endpoint], Awaitable[Any]]) -> Any:
         last: ChainError | None = None
         for endpoint in self._in_order():
             try:
-                answer = await self._ask(endpoint, method, params)
+                answer = await ask(endpoint)
             except RpcRefused as error:
-                if classify(error.detail, error.code) is not Answer.RETRY:
+                if classify(error.detail, error.code) not in ASK_ANOTHER:
                     raise
                 last = error
             except ChainError as error:

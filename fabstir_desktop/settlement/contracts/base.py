@@ -124,6 +124,10 @@ class SettlementContract(Protocol):
         """Payments that the logs report."""
         ...
 
+    def paid_job(self, entry: EventLog) -> int | None:
+        """The job that a payment event is about, read from the event alone; None if it is no payment."""
+        ...
+
     def encode_completion(self, job_id: int) -> bytes:
         """The calldata that settles a job; empty where claims are paid at once."""
         ...

@@ -139,18 +139,23 @@ class JobMarketplace:
         """What sessions were settled with. The event does not say what the treasury got: it is left at zero."""
         found = []
         for entry in logs:
-            if entry.address.lower() != self.address.lower() or not entry.topics:
+            if self.paid_job(entry) is None:
                 continue
             if entry.topics[0] == SESSION_COMPLETED.topic:
                 job_id, _used, amount, _refund = SESSION_COMPLETED.decode(entry.topics, entry.data)
-            elif entry.topics[0] == SESSION_TIMED_OUT.topic:
-                job_id, amount, _refund = SESSION_TIMED_OUT.decode(entry.topics, entry.data)
             else:
-                continue
+                job_id, amount, _refund = SESSION_TIMED_OUT.decode(entry.topics, entry.data)
             facts = await self.read_job(job_id)
             token = facts.token if facts is not None else "ETH"
             found.append(Payment(job_id, entry.tx_hash, entry.log_index, entry.block_number, token, amount, 0))
         return found
+
+    def paid_job(self, entry: EventLog) -> int | None:
+        """The session that was settled; None if the event says something else."""
+        if entry.address.lower() != self.address.lower() or len(entry.topics) < 2:
+            return None
+        is_settlement = entry.topics[0] in (SESSION_COMPLETED.topic, SESSION_TIMED_OUT.topic)
+        return int.from_bytes(entry.topics[1], "big") if is_settlement else None
 
     def payment_topics(self, host: str) -> list[list[bytes] | None]:  # noqa: ARG002 - the events do not name the host
         """The topics of settlements; they do not name the host."""

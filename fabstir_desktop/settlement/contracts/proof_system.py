@@ -113,7 +113,7 @@ class ProofSystem:
         """Payments that the logs report; a log that is none of this contract's is passed over."""
         found = []
         for entry in logs:
-            if entry.address.lower() != self.address.lower() or entry.topics[:1] != (PAYMENT_DISTRIBUTED.topic,):
+            if self.paid_job(entry) is None:
                 continue
             job_id, _host, host_amount, _treasury, treasury_amount = PAYMENT_DISTRIBUTED.decode(
                 entry.topics, entry.data
@@ -122,6 +122,11 @@ class ProofSystem:
                 Payment(job_id, entry.tx_hash, entry.log_index, entry.block_number, "ETH", host_amount, treasury_amount)
             )
         return found
+
+    def paid_job(self, entry: EventLog) -> int | None:
+        """The job that a payment event is about; None if it is no payment of this contract."""
+        is_ours = entry.address.lower() == self.address.lower() and entry.topics[:1] == (PAYMENT_DISTRIBUTED.topic,)
+        return int.from_bytes(entry.topics[1], "big") if is_ours and len(entry.topics) > 1 else None
 
     def payment_topics(self, host: str) -> list[list[bytes] | None]:
         """The topics that find the payments of a host."""
