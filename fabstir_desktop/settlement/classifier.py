@@ -67,11 +67,17 @@ TEXT_RULES: tuple[tuple[str, Answer], ...] = (
     (r"evm error|invalid opcode|stack ?underflow|stack ?overflow|invalid jump|out ?of ?gas", Answer.REVERT),
     (r"query returned more than|logs matched by query|response size (?:is )?(?:exceed|too large)", Answer.TOO_LARGE),
     (r"limit the query to|query (?:exceeds|timeout)|exceeds? max(?:imum)? results", Answer.TOO_LARGE),
-    (rf"(?:{_RANGE}).*(?:exceed|limit|large|wide|max|big|than|from)|(?:exceed|limit|max).*(?:{_RANGE})", Answer.TOO_LARGE),
+    (
+        rf"(?:{_RANGE}).*(?:exceed|limit|large|wide|max|big|than|from)|(?:exceed|limit|max).*(?:{_RANGE})",
+        Answer.TOO_LARGE,
+    ),
     (r"too many (?:blocks|logs|results)|eth_getlogs .*(?:limit|range)", Answer.TOO_LARGE),
     (r"\b413\b.{0,40}(?:request|entity|content|payload|gateway|too)", Answer.TOO_LARGE),
     (r"missing trie node|(?:state|history) .*(?:pruned|not available)|historical state", Answer.NO_HISTORY),
-    (r"header not found|block not found|unknown block|old data not available|archive (?:node|request|data)", Answer.NO_HISTORY),
+    (
+        r"header not found|block not found|unknown block|old data not available|archive (?:node|request|data)",
+        Answer.NO_HISTORY,
+    ),
     (r"limit exceeded|timed? ?out|temporarily|try again|overloaded|unavailable", Answer.RETRY),
 )
 """Regular expressions over the lower-cased text, first hit wins."""

@@ -9,7 +9,8 @@ from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.contracts.base import RefusalKind, SettlementContract
 from fabstir_desktop.settlement.explorers import chain_name
-from fabstir_desktop.settlement.outbox import TYPICAL_CLAIM_GAS, format_eth
+from fabstir_desktop.settlement.gas_problems import format_eth
+from fabstir_desktop.settlement.outbox import TYPICAL_CLAIM_GAS
 from fabstir_desktop.settlement.payable import try_claim
 from fabstir_desktop.wallet.signer import Signer
 

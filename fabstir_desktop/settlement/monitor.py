@@ -26,7 +26,8 @@ from fabstir_desktop.settlement.chain_client import GAS_PRICE_ORACLE, ChainClien
 from fabstir_desktop.settlement.contracts.base import SettlementContract
 from fabstir_desktop.settlement.explorers import chain_name, has_steady_blocks, is_testnet
 from fabstir_desktop.settlement.fees import FeeMarket
-from fabstir_desktop.settlement.outbox import FUND, TYPICAL_CLAIM_GAS, no_gas_problem
+from fabstir_desktop.settlement.gas_problems import FUND, no_gas_problem
+from fabstir_desktop.settlement.outbox import TYPICAL_CLAIM_GAS
 from fabstir_desktop.wallet.signer import Signer
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fabstir_desktop.errors import RpcUnreachable, SignerLocked
+from fabstir_desktop.errors import CallReverted, RpcUnreachable, SignerLocked
 from fabstir_desktop.jobs.claims import Attempt, Claim, Slot, SlotState
-from fabstir_desktop.jobs.problems import Problem
-from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient
@@ -31,6 +29,13 @@ from fabstir_desktop.settlement.fees import (
     first_offer,
     gas_limit_for,
 )
+from fabstir_desktop.settlement.gas_problems import (
+    foreign_nonce_problem,
+    format_eth,
+    gas_refused_problem,
+    no_gas_problem,
+    too_dear_problem,
+)
 from fabstir_desktop.wallet.signer import Signer, UnsignedTransaction, read_payload
 
 log = logging.getLogger(__name__)
@@ -43,7 +48,11 @@ MAXIMUM_IN_FLIGHT = 64
 SIGNED_OVERHEAD_BYTES = 118
 FOREIGN_REMEMBERED_S = 600.0
 TYPICAL_CLAIM_GAS = 100_000
-FUND = "Send ETH for gas to your host address."
+FILLER_KIND = "cancel"
+FILLER_GAS = 50_000
+"""A transfer costs 21,000; an account that borrows code runs it when it receives."""
+GAS_MENDS = 3
+"""So often a gas limit that nodes refuse is estimated anew; then the host is told."""
 GAS_RAISES = 4
 """After a revert the gas limit is raised, but no more often than this: to five times the estimate."""
 
@@ -78,6 +87,13 @@ class _Sending:
     sends: int = 0
     accepted: bool = False
     attempt_since: float = 0.0
+    attempt_head: int = -1
+    """The newest block known when the newest attempt was stored: before another one, a higher fee changes nothing."""
+    steps_back: int = 0
+    """How many attempts before the newest one is sent: the balance may pay for an older, cheaper one only."""
+    gas_mends: int = 0
+    called_low: bool = False
+    """A node found the offer too low, whatever the market says."""
 
 
 @dataclass(slots=True)
@@ -142,7 +158,7 @@ class Outbox:
             raise RpcUnreachable("the fee market is unknown")
         offer = first_offer(market.market, self._fee_cap_wei)
         if offer is None:
-            problem = _too_dear_problem(market.market, self._fee_cap_wei)
+            problem = too_dear_problem(market.market, self._fee_cap_wei)
             raise ClaimWaits("gas is dearer than your cap", retry_s=self._resend_s / 3, problem=problem)
         self._board.clear("G03")
         l1_fee = (
@@ -162,14 +178,32 @@ class Outbox:
             await self._check_room(quote, market.balance_wei)
             nonce = await self._next_nonce(market.chain_count)
             attempt = await self._sign(to, quote.calldata, nonce, quote.gas_limit, quote.offer)
-            return await self._ledger.bind(
+            slot = await self._ledger.bind(
                 [claim.claim_id for claim in claims], sender=self.sender, nonce=nonce, attempt=attempt, kind=kind
             )
+            self._sending_of(slot).attempt_head = market.head.number if market.head else -1
+            return slot
+
+    async def fill_gap(self, nonce: int) -> Slot | None:
+        """Spend a nonce that nobody uses with a transfer of nothing to ourselves; None if there is no key or no money.
+
+        Raises SignerLocked, LedgerError, ChainError; then nothing was stored.
+        """
+        async with self._nonce_lock:
+            read = await self._read_market()
+            offer = first_offer(read.market, self._fee_cap_wei) if read.market is not None else None
+            if isinstance(self._signer, str) or offer is None or offer.worst_cost_wei(FILLER_GAS) > read.balance_wei:
+                return None
+            attempt = await self._sign(self.sender, b"", nonce, FILLER_GAS, offer)
+            log.warning("Nonce %d is used by nobody and holds up later ones: it is spent on nothing", nonce)
+            slot = await self._ledger.bind([], sender=self.sender, nonce=nonce, attempt=attempt, kind=FILLER_KIND)
+        await self.send(slot)
+        return slot
 
     async def send(self, slot: Slot) -> SendAnswer:
-        """Hand the slot's newest stored bytes to every endpoint and remember what they said."""
-        attempt = slot.attempts[-1]
+        """Hand the slot's newest stored bytes (the newest that can be paid) to every endpoint; remember what they said."""
         sending = self._sending_of(slot)
+        attempt = slot.attempts[-1 - min(sending.steps_back, len(slot.attempts) - 1)]
         sending.sends += 1
         answers = await self._client.send_raw(attempt.raw, attempt.tx_hash)
         answer = best(answers) or SendAnswer("", Answer.RETRY, "no RPC is configured")
@@ -177,6 +211,45 @@ class Outbox:
         self._plan_next_send(sending, answer)
         self._react(slot, answer)
         return answer
+
+    async def mend(self, slot: Slot, answer: SendAnswer) -> Slot:
+        """Store another attempt of the same nonce and payload where a node refused the offer itself: its fee, or its gas.
+
+        The slot as it was where nothing is to be mended, or the cap, the balance or the contract does not allow it.
+        """
+        if isinstance(self._signer, str) or answer.answer not in (Answer.FEE_LOW, Answer.BAD_GAS):
+            return slot
+        market = (await self._read_market()).market
+        if market is None:
+            return slot
+        if answer.answer is Answer.FEE_LOW:
+            return await self._mend_fee(slot, market, answer.minimum_tip_wei or 0)
+        return await self._mend_gas(slot, market)
+
+    async def _mend_fee(self, slot: Slot, market: FeeMarket, minimum_tip_wei: int) -> Slot:
+        """A node that names the tip it wants gets it at once; one that does not waits for the usual steps."""
+        if minimum_tip_wei > self._fee_cap_wei:
+            self._board.raise_(too_dear_problem(market, self._fee_cap_wei))
+        elif minimum_tip_wei > slot.attempts[-1].max_priority_fee_per_gas_wei:
+            return await self.bump(slot, market, minimum_tip_wei=minimum_tip_wei)
+        else:
+            self._sending_of(slot).called_low = True
+        return slot
+
+    async def _mend_gas(self, slot: Slot, market: FeeMarket) -> Slot:
+        sending = self._sending_of(slot)
+        if sending.gas_mends >= GAS_MENDS:
+            return slot
+        sending.gas_mends += 1
+        to, calldata = read_payload(slot.attempts[-1].raw)
+        try:
+            estimate = await self._client.estimate_gas(to, calldata, sender=self.sender)
+        except CallReverted:
+            return slot  # what stands in the way is not the gas: a receipt or the contract will tell
+        gas_limit = gas_limit_for(estimate)
+        if gas_limit == slot.attempts[-1].gas_limit:
+            return slot
+        return await self.bump(slot, market, gas_limit=gas_limit)
 
     def resend_due(self, slot: Slot) -> bool:
         """Whether the slot's bytes should go out again now."""
@@ -199,26 +272,39 @@ class Outbox:
         waited_s = self._clock() - self._sending_of(slot).attempt_since
         if isinstance(self._signer, str) or not bump_due(waited_s, len(slot.attempts), self._resend_s):
             return slot
-        market = (await self._read_market()).market
+        read = await self._read_market()
+        market, head = read.market, read.head
         newest = slot.attempts[-1]
         offer = FeeOffer(newest.max_fee_per_gas_wei, newest.max_priority_fee_per_gas_wei)
-        if market is None or not bump_helps(offer, market):
+        sending = self._sending_of(slot)
+        if market is None or head is None or not (sending.called_low or bump_helps(offer, market)):
             return slot
+        if head.number <= sending.attempt_head:
+            return slot  # no block came since: no fee would have helped
         return await self.bump(slot, market)
 
-    async def bump(self, slot: Slot, market: FeeMarket, *, minimum_tip_wei: int = 0) -> Slot:
+    async def bump(
+        self, slot: Slot, market: FeeMarket, *, minimum_tip_wei: int = 0, gas_limit: int | None = None
+    ) -> Slot:
         """Sign and store a replacement; the slot as it was if the cap or the balance does not allow one."""
         newest = slot.attempts[-1]
         offer = FeeOffer(newest.max_fee_per_gas_wei, newest.max_priority_fee_per_gas_wei)
         fresh = first_offer(market, self._fee_cap_wei, minimum_tip_wei=minimum_tip_wei)
         dearer = bumped(offer, fresh, self._fee_cap_wei)
         if dearer is None:
-            self._board.raise_(_too_dear_problem(market, self._fee_cap_wei))
+            self._board.raise_(too_dear_problem(market, self._fee_cap_wei))
             return slot
-        attempt = await self._sign(*read_payload(newest.raw), slot.nonce, newest.gas_limit, dearer)
+        limit = gas_limit or newest.gas_limit
+        read = await self._read_market()
+        if dearer.worst_cost_wei(limit) > read.balance_wei:
+            self._board.raise_(no_gas_problem(dearer.worst_cost_wei(limit) - read.balance_wei))
+            return slot  # the attempt that can be paid stays the one that is sent
+        attempt = await self._sign(*read_payload(newest.raw), slot.nonce, limit, dearer)
         changed = await self._ledger.add_attempt(slot.slot_id, attempt)
         sending = self._sending_of(changed)
         sending.next_at, sending.attempt_since, sending.accepted = 0.0, self._clock(), False
+        sending.attempt_head, sending.steps_back = read.head.number if read.head else -1, 0
+        sending.called_low = False
         log.info("Raised the fee of nonce %d: attempt %d", slot.nonce, len(changed.attempts))
         return changed
 
@@ -229,7 +315,7 @@ class Outbox:
     def foreign_use(self, nonce: int) -> None:
         """A transaction that is not ours has used a nonce of this account."""
         self._foreign_at = self._clock()
-        self._board.raise_(_foreign_nonce_problem(self.sender, nonce))
+        self._board.raise_(foreign_nonce_problem(self.sender, nonce))
 
     def forget_market(self) -> None:
         """Read balance, nonce and fees anew at the next occasion."""
@@ -239,7 +325,8 @@ class Outbox:
         open_slots = await self._ledger.slots(self.sender, [SlotState.OPEN])
         if len(open_slots) >= self.in_flight_limit:
             raise ClaimWaits(f"{len(open_slots)} transactions are on their way; this one is next", retry_s=0.5)
-        committed = sum(_worst_cost_wei(slot) for slot in open_slots)
+        # Each open transaction also has its L1 share, which no fee field caps; they are alike, so this one's is taken.
+        committed = sum(_worst_cost_wei(slot) + quote.l1_fee_wei for slot in open_slots)
         short = committed + quote.worst_cost_wei - balance_wei
         if short > 0:
             self.forget_market()
@@ -306,8 +393,16 @@ class Outbox:
         match answer.answer:
             case Answer.NONCE_USED:
                 self.nonce_looks_used = True
+            case Answer.SENT | Answer.KNOWN:
+                self.in_flight_limit = min(MAXIMUM_IN_FLIGHT, self.in_flight_limit + 1)
             case Answer.FUNDS:
+                sending = self._sending_of(slot)
+                sending.steps_back = min(sending.steps_back + 1, len(slot.attempts) - 1)
                 self._board.raise_(no_gas_problem(None))
+            case Answer.BAD_SIGNATURE:
+                self._client.pool.distrust(answer.endpoint)
+            case Answer.BAD_GAS if self._sending_of(slot).gas_mends >= GAS_MENDS:
+                self._board.raise_(gas_refused_problem(slot.nonce, answer.text))
             case Answer.POOL_LIMIT:
                 self.in_flight_limit = max(1, self.in_flight_limit // 2)
                 log.warning("the pool takes no more; at most %d transactions at a time from now", self.in_flight_limit)
@@ -323,31 +418,3 @@ class Outbox:
 
 def _worst_cost_wei(slot: Slot) -> int:
     return max(attempt.max_fee_per_gas_wei * attempt.gas_limit for attempt in slot.attempts)
-
-
-def format_eth(wei: int) -> str:
-    """Wei as ETH, exact, without trailing zeros."""
-    whole, rest = divmod(wei, 10**18)
-    return f"{whole}.{rest:018d}".rstrip("0").rstrip(".")
-
-
-def no_gas_problem(short_wei: int | None) -> Problem:
-    """G02."""
-    short = "" if short_wei is None else f" Short by {format_eth(short_wei)} ETH."
-    message = f"Not enough ETH for the next claim.{short} Claims wait; nothing is lost."
-    return problem("G02", message, advice=FUND)
-
-
-def _foreign_nonce_problem(sender: str, nonce: int) -> Problem:
-    """T03."""
-    message = (
-        f"Another program is sending from {sender} (nonce {nonce} was used). Claims go on, but slower and less surely."
-    )
-    return problem("T03", message, advice="Use this key in one program only.")
-
-
-def _too_dear_problem(market: FeeMarket, cap_wei: int) -> Problem:
-    """G03."""
-    price, cap = market.base_fee_wei / 10**9, cap_wei / 10**9
-    message = f"Gas costs {price:.3g} gwei, your cap is {cap:.3g} gwei. Claims wait until it falls."
-    return problem("G03", message, advice="Wait, or raise the cap.")

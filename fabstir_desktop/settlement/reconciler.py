@@ -24,6 +24,7 @@ from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient, Recei
 from fabstir_desktop.settlement.contracts.base import Refusal, RefusalKind, SettlementContract
 from fabstir_desktop.settlement.outbox import Outbox
 from fabstir_desktop.settlement.payments import own_payments
+from fabstir_desktop.settlement.spent_nonces import GapWatch, is_spent_everywhere, spending_block
 from fabstir_desktop.wallet.signer import read_payload
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class Reconciler:
         self._unknown_since: dict[int, float] = {}
         """Slots whose nonce is spent and whose receipt nobody has, with the time of the first such look."""
         self._silence_limit_s = SILENCE_LIMIT_S
+        self._gaps = GapWatch()
         self._progress = Progress()
         """What was found and not yet handed over."""
 
@@ -158,12 +160,25 @@ class Reconciler:
             return
         count = await self._client.transaction_count(self._outbox.sender)
         self._outbox.nonce_looks_used = False
+        await self._fill_gaps(count, missing)
         for slot in missing:
             if slot.nonce >= count:
                 self._unknown_since.pop(slot.slot_id, None)
                 await self._send_again(slot)
             else:
                 await self._examine_spent(slot, head, progress)
+
+    async def _fill_gaps(self, count: int, open_slots: Sequence[Slot]) -> None:
+        """A nonce below ours that nobody uses (a foreign transaction was reorganised away) holds up every claim."""
+        lowest = min(slot.nonce for slot in open_slots)
+        if lowest <= count:
+            self._gaps.missing(count, open_slots, frozenset())
+            return
+        known = frozenset(slot.nonce for slot in await self._ledger.slots(self._outbox.sender))
+        for nonce in self._gaps.missing(count, open_slots, known):
+            filler = await self._outbox.fill_gap(nonce)
+            if filler is not None:
+                self._feed.publish(TransactionChanged(filler.slot_id))
 
     async def _own_receipt(self, slot: Slot, head: BlockRef) -> Receipt | None:
         """The receipt of any attempt, if its block is really part of the chain."""
@@ -206,7 +221,9 @@ class Reconciler:
         if not self._outbox.resend_due(slot):
             return
         was_accepted = self._outbox.is_accepted(slot)
-        await self._outbox.send(slot)
+        answer = await self._outbox.send(slot)
+        if not self._is_elsewhere(slot):
+            slot = await self._outbox.mend(slot, answer)
         if self._outbox.is_accepted(slot) and not was_accepted:
             await self._publish(slot, ClaimState.BOUND, "")
             for claim in claims:
@@ -219,8 +236,9 @@ class Reconciler:
         """The nonce is spent and no receipt of ours is visible: find the spender before anything is believed."""
         if await self._is_anywhere(slot):
             return
-        number = await self._spending_block(slot.nonce, head)
+        number = await spending_block(self._client, self._outbox.sender, slot.nonce, head)
         if number is None:
+            await self._burn_without_history(slot, progress)
             return
         spender = next(
             (
@@ -237,12 +255,26 @@ class Reconciler:
         tag = "safe" if is_guarded else "finalized"
         if number > await self._client.settled_number(tag, head):
             return  # it could still be reorganised away, and ours be mined after all
-        log.warning(
-            "Nonce %d was used by 0x%s, which is not ours: its claims get another", slot.nonce, spender.tx_hash.hex()
-        )
-        await self._ledger.free_slot(
-            slot.slot_id, state=SlotState.FOREIGN, note=f"its nonce was used by 0x{spender.tx_hash.hex()}"
-        )
+        await self._free(slot, SlotState.FOREIGN, f"its nonce was used by 0x{spender.tx_hash.hex()}", progress)
+
+    async def _burn_without_history(self, slot: Slot, progress: Progress) -> None:
+        """Nobody can say what spent the nonce. Its claims get another only where that cannot pay twice: the contract
+        itself refuses a second copy and does not have the first, and every endpoint has seen the nonce spent below what
+        can be reorganised."""
+        if self._is_elsewhere(slot) or not await self._replay_is_refused(slot):
+            return
+        claims = [await self._ledger.claim(claim_id) for claim_id in slot.claim_ids]
+        for claim in claims:
+            if await self._contract.is_proof_used(claim.host, claim.proof_hash, "safe") is not False:
+                return
+        if await is_spent_everywhere(self._client, self._outbox.sender, slot.nonce, "safe"):
+            self._outbox.foreign_use(slot.nonce)
+            note = "its nonce was used by a transaction that no RPC can show any more"
+            await self._free(slot, SlotState.BURNED, note, progress)
+
+    async def _free(self, slot: Slot, state: SlotState, note: str, progress: Progress) -> None:
+        log.warning("Nonce %d: %s, none of ours: its claims get another", slot.nonce, note)
+        await self._ledger.free_slot(slot.slot_id, state=state, note=note)
         self._outbox.forget(slot)
         self._feed.publish(TransactionChanged(slot.slot_id))
         progress.jobs.update(await self._job_ids(slot))
@@ -258,21 +290,6 @@ class Reconciler:
             if silent and is_patient:
                 return True
         return False
-
-    async def _spending_block(self, nonce: int, head: BlockRef) -> int | None:
-        """The block in which the sender's count passed the nonce; None if the node lacks the history."""
-        low, high = 0, head.number
-        try:
-            while low < high:
-                middle = (low + high) // 2
-                if await self._client.transaction_count(self._outbox.sender, middle) > nonce:
-                    high = middle
-                else:
-                    low = middle + 1
-        except ChainError as error:
-            log.warning("Nonce %d: the RPC cannot tell when it was used (%s)", nonce, error)
-            return None
-        return low
 
     async def _replay_is_refused(self, slot: Slot) -> bool:
         """Whether the contract itself would refuse a second copy of the slot's claims."""

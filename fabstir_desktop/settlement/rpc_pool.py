@@ -145,6 +145,12 @@ class RpcPool:
         for health in self._health.values():
             health.failures, health.rests_until, health.verified_at = 0, 0.0, None
 
+    def distrust(self, name: str) -> None:
+        """The endpoint answered as one of another chain would: others first, and its chain id is asked anew."""
+        health = self._health.get(name)
+        if health is not None:
+            self._rest(health)
+
     async def close(self) -> None:
         """Close every endpoint."""
         for endpoint in self._endpoints:

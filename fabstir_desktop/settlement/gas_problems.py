@@ -1,0 +1,43 @@
+"""What the outbox tells the host about gas and nonces."""
+
+from __future__ import annotations
+
+from fabstir_desktop.jobs.problems import Problem
+from fabstir_desktop.jobs.states import problem
+from fabstir_desktop.settlement.fees import FeeMarket
+
+FUND = "Send ETH for gas to your host address."
+
+
+def format_eth(wei: int) -> str:
+    """Wei as ETH, exact, without trailing zeros."""
+    whole, rest = divmod(wei, 10**18)
+    return f"{whole}.{rest:018d}".rstrip("0").rstrip(".")
+
+
+def no_gas_problem(short_wei: int | None) -> Problem:
+    """G02: the balance does not pay for the next claim; `short_wei` where it is known."""
+    short = "" if short_wei is None else f" Short by {format_eth(short_wei)} ETH."
+    message = f"Not enough ETH for the next claim.{short} Claims wait; nothing is lost."
+    return problem("G02", message, advice=FUND)
+
+
+def foreign_nonce_problem(sender: str, nonce: int) -> Problem:
+    """T03: a transaction that is not ours used a nonce of the account."""
+    message = (
+        f"Another program is sending from {sender} (nonce {nonce} was used). Claims go on, but slower and less surely."
+    )
+    return problem("T03", message, advice="Use this key in one program only.")
+
+
+def gas_refused_problem(nonce: int, text: str) -> Problem:
+    """T01: it waits, and nothing that the app may do by itself would help."""
+    message = f"No node takes the transaction with nonce {nonce}: {text[:120]}. It is sent again; later claims wait behind it."
+    return problem("T01", message, advice="Try another RPC.")
+
+
+def too_dear_problem(market: FeeMarket, cap_wei: int) -> Problem:
+    """G03: the market is above the host's cap."""
+    price, cap = market.base_fee_wei / 10**9, cap_wei / 10**9
+    message = f"Gas costs {price:.3g} gwei, your cap is {cap:.3g} gwei. Claims wait until it falls."
+    return problem("G03", message, advice="Wait, or raise the cap.")
