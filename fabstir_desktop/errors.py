@@ -189,13 +189,25 @@ class RpcUnreachable(ChainError):
 
 
 class RpcRefused(ChainError):
-    """The RPC answered with an error; `code`, `detail` (its text) and `data` (revert data, 0x hex or empty) are its own."""
+    """The RPC answered with an error; `code`, `detail` (its text) and `data` (revert data, 0x hex or empty) are its own.
 
-    def __init__(self, message: str, *, code: int | None = None, detail: str = "", data: str = "") -> None:
+    `retry_after_s`: when it asked to be left alone for a while.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: int | None = None,
+        detail: str = "",
+        data: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.detail = detail
         self.data = data
+        self.retry_after_s = retry_after_s
 
 
 class WrongChain(ChainError):

@@ -20,6 +20,7 @@ from fabstir_desktop.errors import RpcRefused, RpcUnreachable
 
 MAXIMUM_ANSWER_BYTES = 64 * 1024 * 1024
 CONNECT_TIMEOUT_S = 4.0
+RETRY_AFTER = "Retry-After"
 
 
 class RpcEndpoint:
@@ -74,6 +75,7 @@ class RpcEndpoint:
             code=code if isinstance(code, int) else None,
             detail=text[:2000],
             data=_hex_in(fields.get("data")),
+            retry_after_s=_retry_after_s(fields.get("data")),
         )
 
     async def _ready_provider(self) -> Any:
@@ -134,7 +136,14 @@ async def _read_answer(response: aiohttp.ClientResponse) -> bytes:
     # No JSON-RPC error: say it in the form of one, so that the classifier reads the status.
     text = f"{response.status} {response.reason or 'error'}: gateway error"
     code = -32005 if response.status == 429 else -32603
-    return json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": text}}).encode()
+    error = {"code": code, "message": text, "data": {RETRY_AFTER: response.headers.get(RETRY_AFTER)}}
+    return json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode()
+
+
+def _retry_after_s(data: object) -> float | None:
+    """Seconds of the header; its other form, a date, is not worth a parser: the usual back-off serves."""
+    value = data.get(RETRY_AFTER) if isinstance(data, dict) else None
+    return float(value) if isinstance(value, str) and value.isascii() and value.isdigit() else None
 
 
 def _hex_in(data: object) -> str:

@@ -69,6 +69,8 @@ class Completer:
 
     async def _advance(self, job_id: int, unfinished: dict[int, Slot]) -> float:
         """One step for one job; returns how long to wait before the next."""
+        if self._has_session(job_id):
+            return self._poll_s  # it goes on: the chain is not asked
         facts = await self._contract.read_job(job_id)
         account = await self._ledger.account(job_id)
         if facts is None or account is None or not facts.exists:
@@ -78,7 +80,7 @@ class Completer:
             return 60.0
         is_sent = self._sent.get(job_id) in unfinished
         unknown = set(unfinished) - set(self._sent.values())  # from before a restart: any of them may be this job's
-        if self._has_session(job_id) or account.open_claims or is_sent or unknown:
+        if account.open_claims or is_sent or unknown:
             return self._poll_s
         if account.claimable >= max(self._contract.rules.minimum_tokens, facts.first_claim_minimum):
             return self._poll_s  # it is claimed first

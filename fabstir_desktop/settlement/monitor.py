@@ -34,7 +34,10 @@ log = logging.getLogger(__name__)
 
 READY_EVERY_S = 10.0
 READY_POLLS = 10
-"""While all is well the chain is asked every so many polls, at most every `READY_EVERY_S`."""
+IDLE_EVERY_S = 30.0
+IDLE_POLLS = 15
+"""While all is well the chain is asked every so many polls, at least every so many seconds; less often while nothing is
+due or on its way: public RPCs count requests."""
 LONGEST_TROUBLE_PAUSE_S = 5.0
 PROBE_EVERY_S = 600.0
 LOW_CHECKPOINTS = 20
@@ -188,13 +191,18 @@ class ChainMonitor:
                 await asyncio.sleep(min(self._poll_s, 0.5))  # many failures at once are one question
 
     def _pause_s(self) -> float:
+        if self.is_ready and self._board.stands("G02"):
+            return self._poll_s
         if self.is_ready:
-            polls = 1 if self._board.stands("G02") else READY_POLLS
-            return max(self._poll_s, min(READY_EVERY_S, self._poll_s * polls))
+            backlog = self._backlog()
+            is_idle = not backlog.waiting_jobs and not backlog.open_claims
+            every_s, polls = (IDLE_EVERY_S, IDLE_POLLS) if is_idle else (READY_EVERY_S, READY_POLLS)
+            return max(self._poll_s, min(every_s, self._poll_s * polls))
         return min(LONGEST_TROUBLE_PAUSE_S, self._poll_s * float(1 << min(self._failures, 8)))
 
     async def _ask(self) -> None:
         await self._client.pool.verify()
+        await self._client.pool.compare_heads()
         head = await self._client.head()
         if self._probed_at is None or time.monotonic() - self._probed_at > PROBE_EVERY_S:
             await self._contract.probe()

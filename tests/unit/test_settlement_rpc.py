@@ -206,3 +206,61 @@ async def test_after_closing_nothing_is_opened_again(start_node: Any, pool_of: A
     await pool.close()
     with pytest.raises(RpcUnreachable):
         await pool.request("eth_blockNumber")
+
+
+async def test_an_endpoint_that_lags_is_asked_last_until_it_has_caught_up(start_node: Any, pool_of: Any) -> None:
+    late, good = await start_node(), await start_node()
+    late.reply, good.reply = (lambda call: result(call, hex(80))), (lambda call: result(call, hex(100)))
+    pool = pool_of(late.url, good.url)
+    assert await pool.request("eth_blockNumber") == hex(80), "nothing is known of the other one yet"
+    await pool.compare_heads()
+    assert sorted(pool.lags_blocks.values()) == [0, 20]
+    assert await pool.request("eth_blockNumber") == hex(100)
+    late.reply = lambda call: result(call, hex(99))
+    await pool.compare_heads()
+    assert await pool.request("eth_blockNumber") == hex(99)
+
+
+async def test_a_list_of_logs_is_believed_only_from_a_node_that_has_the_blocks(start_node: Any, pool_of: Any) -> None:
+    late, good = await start_node(), await start_node()
+    late.reply = lambda call: result(call, hex(95) if call["method"] == "eth_blockNumber" else [])
+    good.reply = lambda call: result(call, hex(100) if call["method"] == "eth_blockNumber" else [])
+    assert await ChainClient(pool_of(late.url, good.url)).logs("0x" + "11" * 20, [], 1, 100) == []
+    assert ("eth_getLogs" in late.asked, "eth_getLogs" in good.asked) == (False, True)
+    with pytest.raises(RpcUnreachable, match="block 95"):
+        await ChainClient(pool_of(late.url)).logs("0x" + "11" * 20, [], 1, 100)
+
+
+async def test_who_asks_to_be_left_alone_is_left_alone_for_so_long(start_node: Any) -> None:
+    clock = [0.0]
+    limited, other = await start_node(), await start_node()
+    limited.reply = lambda call: web.Response(status=429, text="slow down", headers={"Retry-After": "40"})
+    endpoints = [RpcEndpoint(limited.url, timeout_s=2.0), RpcEndpoint(other.url, timeout_s=2.0)]
+    pool = RpcPool(endpoints, 84532, clock=lambda: clock[0])
+    assert await pool.request("eth_gasPrice") == "0x1"
+    limited.asked.clear()
+    for clock[0] in (1.0, 10.0, 31.0):
+        await pool.request("eth_gasPrice")
+    assert limited.asked == []
+    limited.reply = lambda call: result(call, "0x2")
+    clock[0] = 50.0
+    assert await pool.request("eth_gasPrice") == "0x2"
+    await pool.close()
+
+
+async def test_a_node_that_forgot_an_old_state_is_not_the_last_word(start_node: Any, pool_of: Any) -> None:
+    young, archive = await start_node(), await start_node()
+    young.reply = lambda call: error(call, -32000, "missing trie node 5f21 (path ) state is not available")
+    assert await pool_of(young.url, archive.url).request("eth_getTransactionCount", "0x", "0x1") == "0x1"
+    with pytest.raises(RpcUnreachable):
+        await pool_of(young.url).request("eth_getTransactionCount", "0x", "0x1")
+
+
+async def test_two_urls_of_one_host_are_two_endpoints(start_node: Any, pool_of: Any) -> None:
+    node = await start_node()
+    pool = pool_of(node.url, node.url)
+    assert await pool.ask_all("eth_gasPrice") == ["0x1", "0x1"]
+    assert len(pool.lags_blocks) == 0
+    await pool.compare_heads()
+    assert len(pool.lags_blocks) == 2
+    assert all(SECRET not in name for name in pool.lags_blocks)
