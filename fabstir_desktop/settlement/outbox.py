@@ -12,13 +12,13 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fabstir_desktop.errors import CallReverted, RpcUnreachable, SignerLocked
 from fabstir_desktop.jobs.claims import Attempt, Claim, Slot, SlotState
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
-from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient
+from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.classifier import TAKEN, Answer, SendAnswer, best
 from fabstir_desktop.settlement.fees import (
     FeeMarket,
@@ -36,6 +36,7 @@ from fabstir_desktop.settlement.gas_problems import (
     no_gas_problem,
     too_dear_problem,
 )
+from fabstir_desktop.settlement.outbox_memory import MarketRead, Sending
 from fabstir_desktop.wallet.signer import Signer, UnsignedTransaction, read_payload
 
 log = logging.getLogger(__name__)
@@ -79,33 +80,6 @@ class Quote:
         return self.offer.worst_cost_wei(self.gas_limit, self.l1_fee_wei)
 
 
-@dataclass(slots=True)
-class _Sending:
-    """When a slot's bytes go out again. Lost with the process, without harm: then they go out at once."""
-
-    next_at: float = 0.0
-    sends: int = 0
-    accepted: bool = False
-    attempt_since: float = 0.0
-    attempt_head: int = -1
-    """The newest block known when the newest attempt was stored: before another one, a higher fee changes nothing."""
-    steps_back: int = 0
-    """How many attempts before the newest one is sent: the balance may pay for an older, cheaper one only."""
-    gas_mends: int = 0
-    called_low: bool = False
-    """A node found the offer too low, whatever the market says."""
-
-
-@dataclass(slots=True)
-class _Market:
-    read_at: float = -1e9
-    head: BlockRef | None = None
-    market: FeeMarket | None = None
-    balance_wei: int = 0
-    chain_count: int = 0
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
 class Outbox:
     """Quote, sign, store, send for one sender on one chain. With an address for a signer it only sends what is stored."""
 
@@ -132,8 +106,8 @@ class Outbox:
         self._resend_s = RESEND_POLLS * poll_s
         self._first_resend_s = FIRST_RESEND_POLLS * poll_s
         self._clock = clock
-        self._market = _Market()
-        self._sending: dict[int, _Sending] = {}
+        self._market = MarketRead()
+        self._sending: dict[int, Sending] = {}
         self._nonce_lock = asyncio.Lock()
         self._foreign_at = 0.0
         self.in_flight_limit = MAXIMUM_IN_FLIGHT
@@ -363,7 +337,7 @@ class Outbox:
             signed.tx_hash, signed.raw, offer.max_fee_per_gas_wei, offer.max_priority_fee_per_gas_wei, gas_limit
         )
 
-    async def _read_market(self) -> _Market:
+    async def _read_market(self) -> MarketRead:
         market = self._market
         async with market.lock:
             if self._clock() - market.read_at <= MARKET_AGE_S:
@@ -378,10 +352,10 @@ class Outbox:
             market.read_at = self._clock()
             return market
 
-    def _sending_of(self, slot: Slot) -> _Sending:
-        return self._sending.setdefault(slot.slot_id, _Sending(attempt_since=self._clock()))
+    def _sending_of(self, slot: Slot) -> Sending:
+        return self._sending.setdefault(slot.slot_id, Sending(attempt_since=self._clock()))
 
-    def _plan_next_send(self, sending: _Sending, answer: SendAnswer) -> None:
+    def _plan_next_send(self, sending: Sending, answer: SendAnswer) -> None:
         sending.accepted = sending.accepted or answer.answer in TAKEN
         if answer.answer in TAKEN:
             pause_s = self._first_resend_s if sending.sends == 1 else self._resend_s

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fabstir_desktop.errors import CallReverted, ChainError
+from fabstir_desktop.errors import ChainError
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.claims import Claim, ClaimState, MinedFact, Payment, Slot, SlotState
 from fabstir_desktop.jobs.events import ClaimChanged, EarningsChanged, JobChanged, TransactionChanged
@@ -25,6 +25,7 @@ from fabstir_desktop.settlement.contracts.base import Refusal, RefusalKind, Sett
 from fabstir_desktop.settlement.outbox import Outbox
 from fabstir_desktop.settlement.payments import own_payments
 from fabstir_desktop.settlement.spent_nonces import GapWatch, is_spent_everywhere, spending_block
+from fabstir_desktop.settlement.verdicts import Verdicts
 from fabstir_desktop.wallet.signer import read_payload
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Reconciler:
         self._feed = feed
         self._confirmations = confirmations
         self._clock = clock
+        self._verdicts = Verdicts(ledger, client, contract)
         self._reads = asyncio.Semaphore(PARALLEL_READS)
         self._unknown_since: dict[int, float] = {}
         """Slots whose nonce is spent and whose receipt nobody has, with the time of the first such look."""
@@ -251,7 +253,7 @@ class Reconciler:
         if spender is None or spender.tx_hash in {attempt.tx_hash for attempt in slot.attempts}:
             return
         self._outbox.foreign_use(slot.nonce)
-        is_guarded = not self._is_elsewhere(slot) and await self._replay_is_refused(slot)
+        is_guarded = not self._is_elsewhere(slot) and await self._verdicts.replay_is_refused(slot)
         tag = "safe" if is_guarded else "finalized"
         if number > await self._client.settled_number(tag, head):
             return  # it could still be reorganised away, and ours be mined after all
@@ -261,7 +263,7 @@ class Reconciler:
         """Nobody can say what spent the nonce. Its claims get another only where that cannot pay twice: the contract
         itself refuses a second copy and does not have the first, and every endpoint has seen the nonce spent below what
         can be reorganised."""
-        if self._is_elsewhere(slot) or not await self._replay_is_refused(slot):
+        if self._is_elsewhere(slot) or not await self._verdicts.replay_is_refused(slot):
             return
         claims = [await self._ledger.claim(claim_id) for claim_id in slot.claim_ids]
         for claim in claims:
@@ -290,14 +292,6 @@ class Reconciler:
             if silent and is_patient:
                 return True
         return False
-
-    async def _replay_is_refused(self, slot: Slot) -> bool:
-        """Whether the contract itself would refuse a second copy of the slot's claims."""
-        for claim_id in slot.claim_ids:
-            claim = await self._ledger.claim(claim_id)
-            if await self._contract.is_proof_used(claim.host, claim.proof_hash) is None:
-                return False
-        return True
 
     def _is_elsewhere(self, slot: Slot) -> bool:
         """Whether it goes to another contract than the one set now, which can judge nothing of it and must not get it:
@@ -346,11 +340,13 @@ class Reconciler:
     async def _settle_revert(self, slot: Slot, head: BlockRef, progress: Progress) -> None:
         """A mined revert, deep enough: say why, and free, hold or write off what it claimed."""
         claims = [await self._ledger.claim(claim_id) for claim_id in slot.claim_ids]
-        refusal = await self._revert_reason(claims[0], slot) if claims else Refusal(RefusalKind.UNKNOWN, "reverted")
-        if refusal.kind is RefusalKind.REPLAYED and not await self._are_on_chain(claims):
+        refusal = (
+            await self._verdicts.revert_reason(claims[0], slot) if claims else Refusal(RefusalKind.UNKNOWN, "reverted")
+        )
+        if refusal.kind is RefusalKind.REPLAYED and not await self._verdicts.are_on_chain(claims):
             refusal = Refusal(RefusalKind.UNKNOWN, refusal.plain)  # the contract says so, and does not know the proof
         outcome = OUTCOMES.get(refusal.kind, ClaimState.HELD)
-        if not await self._may_move_on(slot, outcome, refusal.kind, head):
+        if not await self._verdicts.may_move_on(slot, outcome, refusal.kind, head):
             return
         note = f"reverted: {refusal.plain}"
         await self._ledger.void_reverted(slot.slot_id, note=note, outcome=outcome)
@@ -365,39 +361,6 @@ class Reconciler:
             self._feed.publish(JobChanged(claim.job_id))
             progress.jobs.add(claim.job_id)
         await self._publish(slot, outcome, note)
-
-    async def _are_on_chain(self, claims: Sequence[Claim]) -> bool:
-        used = [await self._contract.is_proof_used(claim.host, claim.proof_hash) for claim in claims]
-        return False not in used
-
-    async def _may_move_on(self, slot: Slot, outcome: ClaimState, kind: RefusalKind, head: BlockRef) -> bool:
-        """Whether the tokens may go into another transaction: a reorganisation could run the reverted one again, and well.
-
-        At once where nothing new follows (written off, landed elsewhere) or the contract refuses the same proof twice;
-        else only when the revert cannot be undone.
-        """
-        if outcome is ClaimState.WRITTEN_OFF or kind is RefusalKind.REPLAYED:
-            return True
-        guarded = await self._replay_is_refused(slot)
-        if outcome is ClaimState.HELD and guarded:
-            return True
-        settled = await self._client.settled_number("safe" if guarded else "finalized", head)
-        return slot.block_number is not None and slot.block_number <= settled
-
-    async def _revert_reason(self, claim: Claim, slot: Slot) -> Refusal:
-        """Ask the block before the one it was mined in: nearly the state it met."""
-        before = max(0, (slot.block_number or 1) - 1)
-        try:
-            await self._client.call(self._contract.address, claim.calldata, sender=claim.host, which=before)
-        except CallReverted as error:
-            return self._contract.explain(error.reason)
-        except ChainError:
-            pass
-        try:
-            await self._contract.simulate(claim.host, claim.calldata)
-        except CallReverted as error:
-            return self._contract.explain(error.reason)
-        return Refusal(RefusalKind.TOO_FAST, "it ran out of gas or met another state of the job; it is claimed anew")
 
     async def _finalise(self, head: BlockRef) -> None:
         confirmed = await self._ledger.slots(self._outbox.sender, [SlotState.CONFIRMED])

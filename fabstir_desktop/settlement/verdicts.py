@@ -1,0 +1,62 @@
+"""What a reverted or lost claim means: why, and whether its tokens may go into another transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fabstir_desktop.errors import CallReverted, ChainError
+from fabstir_desktop.jobs.claims import Claim, ClaimState, Slot
+from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient
+from fabstir_desktop.settlement.contracts.base import Refusal, RefusalKind, SettlementContract
+
+
+class Verdicts:
+    """Judges claims of one contract. Every method raises ChainError, LedgerError."""
+
+    def __init__(self, ledger: Ledger, client: ChainClient, contract: SettlementContract) -> None:
+        self._ledger = ledger
+        self._client = client
+        self._contract = contract
+
+    async def revert_reason(self, claim: Claim, slot: Slot) -> Refusal:
+        """Why it was reverted. Asks the block before the one it was mined in: nearly the state it met."""
+        before = max(0, (slot.block_number or 1) - 1)
+        try:
+            await self._client.call(self._contract.address, claim.calldata, sender=claim.host, which=before)
+        except CallReverted as error:
+            return self._contract.explain(error.reason)
+        except ChainError:
+            pass
+        try:
+            await self._contract.simulate(claim.host, claim.calldata)
+        except CallReverted as error:
+            return self._contract.explain(error.reason)
+        return Refusal(RefusalKind.TOO_FAST, "it ran out of gas or met another state of the job; it is claimed anew")
+
+    async def may_move_on(self, slot: Slot, outcome: ClaimState, kind: RefusalKind, head: BlockRef) -> bool:
+        """Whether the tokens may go into another transaction: a reorganisation could run the reverted one again, and well.
+
+        At once where nothing new follows (written off, landed elsewhere) or the contract refuses the same proof twice;
+        else only when the revert cannot be undone.
+        """
+        if outcome is ClaimState.WRITTEN_OFF or kind is RefusalKind.REPLAYED:
+            return True
+        guarded = await self.replay_is_refused(slot)
+        if outcome is ClaimState.HELD and guarded:
+            return True
+        settled = await self._client.settled_number("safe" if guarded else "finalized", head)
+        return slot.block_number is not None and slot.block_number <= settled
+
+    async def are_on_chain(self, claims: Sequence[Claim]) -> bool:
+        """Whether the contract has all of these proofs, or cannot be asked."""
+        used = [await self._contract.is_proof_used(claim.host, claim.proof_hash) for claim in claims]
+        return False not in used
+
+    async def replay_is_refused(self, slot: Slot) -> bool:
+        """Whether the contract itself would refuse a second copy of the slot's claims."""
+        for claim_id in slot.claim_ids:
+            claim = await self._ledger.claim(claim_id)
+            if await self._contract.is_proof_used(claim.host, claim.proof_hash) is None:
+                return False
+        return True
