@@ -87,6 +87,80 @@ class RpcPool:
         return self._last_used
 
     @property
+    def limited_names(self) -> list[str]:
+        """Endpoints that have refused for asking too often in the last two minutes."""
+        since = self._clock() - LIMIT_REMEMBERED_S
+        return [name for name, one in self._health.items() if one.limited_at is not None and one.limited_at > since]
+
+    async def request(self, method: str, *params: Any) -> Any:
+        """Ask the best endpoint, then the others while there is no usable answer.
+
+        Raises RpcUnreachable, WrongChain (all that answer are on another chain), or RpcRefused with the node's own error.
+        """
+        return await self._first_answer(lambda endpoint: self._ask(endpoint, method, params))
+
+    async def request_below_head(self, last_block: int, method: str, *params: Any) -> Any:
+        """Like `request`, but only from an endpoint that has the block: what a node that lags does not list is not absent."""
+
+        async def ask(endpoint: Endpoint) -> Any:
+            head = quantity(await self._ask(endpoint, "eth_blockNumber", ()), "eth_blockNumber")
+            if head < last_block:
+                raise RpcUnreachable(f"{endpoint.name} is at block {head} and does not know block {last_block} yet")
+            return await self._ask(endpoint, method, params)
+
+        return await self._first_answer(ask)
+
+    async def _first_answer(self, ask: Callable[[Endpoint], Awaitable[Any]]) -> Any:
+        last: ChainError | None = None
+        for endpoint in self._in_order():
+            try:
+                answer = await ask(endpoint)
+            except RpcRefused as error:
+                if classify(error.detail, error.code) not in ASK_ANOTHER:
+                    raise
+                last = error
+            except ChainError as error:
+                last = error if not isinstance(last, RpcUnreachable) else last
+            else:
+                self._last_used = endpoint.name
+                return answer
+        if last is None:
+            raise RpcUnreachable("no RPC is configured")
+        raise last if not isinstance(last, RpcRefused) else RpcUnreachable(str(last))
+
+    async def ask_all(self, method: str, *params: Any) -> list[Any | ChainError]:
+        """Ask every endpoint; failures are in the list as errors."""
+        return await self._fan_out(lambda endpoint: self._ask(endpoint, method, params))
+
+    async def send_raw(self, raw: bytes, tx_hash: bytes) -> list[SendAnswer]:
+        """Hand the same bytes to every endpoint. An answer with another hash than ours counts as unknown."""
+        results = await self._fan_out(
+            lambda endpoint: self._ask(endpoint, "eth_sendRawTransaction", ("0x" + raw.hex(),))
+        )
+        return [
+            self._read_send(endpoint.name, result, tx_hash)
+            for endpoint, result in zip(self._endpoints, results, strict=True)
+        ]
+
+    async def verify(self) -> None:
+        """Ask every endpoint for its chain id again, now. Raises WrongChain or RpcUnreachable if none is right."""
+
+        async def ask(endpoint: Endpoint) -> None:
+            health = self._health[endpoint.name]
+            health.verified_at = None
+            try:
+                await self._verify(endpoint, health)
+            except (RpcUnreachable, RpcRefused):
+                self._rest(health)
+                raise
+
+        answers = await self._fan_out(ask)
+        if any(answer is None for answer in answers):
+            return
+        wrong = next((answer for answer in answers if isinstance(answer, WrongChain)), None)
+        raise wrong or RpcUnreachable(str(answers[0]) if answers else "no RPC is configured")
+
+    @property
     def lags_blocks(self) -> dict[str, int]:
         """How many blocks each endpoint with a known head is behind the foremost one."""
         heads = {name: health.head for name, health in self._health.items() if self._has_fresh_head(health)}
