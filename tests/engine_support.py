@@ -58,6 +58,19 @@ def small_model_path() -> Path:
     return path
 
 
+def model_with_template(folder: Path, source: str) -> Path:
+    """A copy of the small model whose chat template is `source` (its place and length cannot change)."""
+    raw = bytearray(small_model_path().read_bytes())
+    start = raw.index(b"{% for message in messages %}{% if loop.first")
+    end = raw.index(b"{% endif %}", raw.index(b"add_generation_prompt", start)) + len(b"{% endif %}")
+    body = source.encode()
+    assert len(body) <= end - start
+    raw[start:end] = body + b" " * (end - start - len(body))
+    path = folder / "template.gguf"
+    path.write_bytes(raw)
+    return path
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """What the engine does for one request.

@@ -24,9 +24,10 @@ from fabstir_desktop.inference import wire
 from fabstir_desktop.inference.line import WaitingLine
 from fabstir_desktop.inference.model_files import inspect_model
 from fabstir_desktop.inference.options import EngineOptions
-from fabstir_desktop.inference.restarts import Death, Quarantine, prompt_hash
+from fabstir_desktop.inference.restarts import Quarantine, prompt_hash
 from fabstir_desktop.inference.streams import RequestStream, check_request
 from fabstir_desktop.inference.supervisor import Supervisor
+from fabstir_desktop.inference.watchdog import Watchdog, running
 from fabstir_desktop.jobs.events import EngineChanged
 from fabstir_desktop.jobs.generation import (
     EngineState,
@@ -40,6 +41,8 @@ from fabstir_desktop.jobs.generation import (
 
 log = logging.getLogger(__name__)
 
+_QUARANTINED = "this prompt was running when the model process died; it is not tried again"
+_NO_SEED = 2**32 - 1
 _SERVABLE = (EngineState.READY, EngineState.LOADING, EngineState.RESTARTING)
 
 
@@ -52,12 +55,17 @@ class EngineClient:
         self._limits = options.limits
         self._feed = feed
         self._line = WaitingLine(options.limits)
-        self._quarantine = Quarantine()
+        self._quarantine = Quarantine(options.quarantine_store, str(options.model_path))
+        self._saving: asyncio.Task[None] | None = None
+        self._watchdog = Watchdog(options.limits)
+        self._suspects: tuple[RequestStream, ...] = ()
+        """Whom the watchdog ended the worker for."""
         self._supervisor = Supervisor(options, self)
         self._by_id: dict[str, RequestStream] = {}
         self._active: dict[int, RequestStream] = {}
         self._next_number = 1
         self._draining = False
+        self._is_stopped = False
         self._drained = asyncio.Event()
         self._switching = asyncio.Lock()
         self._tokens_since_tick = 0
@@ -83,10 +91,14 @@ class EngineClient:
             load_progress=supervisor.load_progress,
             restarts=supervisor.restarts,
             worker_pid=supervisor.pid,
+            warning=supervisor.warning,
+            failure=supervisor.failure,
+            gpu_free_bytes=supervisor.gpu_free_bytes,
         )
 
     async def start(self) -> None:
         """Begin loading; after giving up, try again."""
+        self._is_stopped = False
         self._supervisor.start()
         if self._tick_handle is None:
             self._ticked_at = time.monotonic()
@@ -94,16 +106,20 @@ class EngineClient:
 
     async def stop(self, timeout_s: float = 3.0) -> None:
         """End the worker; whatever runs or waits ends with ModelUnavailable."""
+        self._is_stopped = True
         if self._tick_handle is not None:
             self._tick_handle.cancel()
             self._tick_handle = None
         self._fail_all(ModelUnavailable("the engine stops"))
         await self._supervisor.stop(timeout_s)
+        if self._saving is not None:
+            await asyncio.wait({self._saving})
 
     async def load(self, model_path: str) -> None:
         """Switch to another file once what runs has ended; requests that come meanwhile wait for the new model.
 
-        Raises ModelFileError before anything changes if the file cannot be used, or when llama.cpp then refuses it.
+        Raises ModelFileError before anything changes if the file cannot be used, or when llama.cpp then refuses it: the
+        model before it is then loaded again. Raises ModelUnavailable if the engine is stopped meanwhile.
         """
         path = (await asyncio.to_thread(inspect_model, model_path)).path
         async with self._switching:
@@ -112,9 +128,12 @@ class EngineClient:
                 while self._active:
                     self._drained.clear()
                     await self._drained.wait()
-                self._quarantine.clear()
+                if self._is_stopped:
+                    raise ModelUnavailable("the engine stops")
                 self._supervisor.start()
                 await self._supervisor.switch(path)
+                self._quarantine.forget(str(path))
+                await asyncio.to_thread(self._quarantine.save)
             finally:
                 self._draining = False
                 self._dispatch()
@@ -133,6 +152,10 @@ class EngineClient:
                     return
         finally:
             self._abandon(stream)
+
+    def forget(self, cache_key: str) -> None:
+        """Give back the cells of a conversation that is over."""
+        self._supervisor.send(wire.Forget(cache_key))
 
     def cancel(self, request_id: str) -> None:
         """End the request within one decode step."""
@@ -157,9 +180,8 @@ class EngineClient:
             raise InvalidGenerationRequest("a request of this id is running")
         digest = prompt_hash(request.messages)
         if self._quarantine.holds(digest):
-            raise InvalidGenerationRequest("this prompt was running when the model process died; it is not tried again")
-        seed = request.sampling.seed if request.sampling.seed is not None else secrets.randbits(32)
-        stream = RequestStream(request, digest, seed)
+            raise InvalidGenerationRequest(_QUARANTINED)
+        stream = RequestStream(request, digest, usable_seed(request.sampling.seed))
         if self._has_free_stream and len(self._line) == 0:
             self._by_id[request.request_id] = stream
             self._begin(stream)
@@ -180,17 +202,17 @@ class EngineClient:
         stream.number = self._next_number
         self._next_number += 1
         self._active[stream.number] = stream
-        self._supervisor.send(
-            wire.Begin(
-                stream=stream.number,
-                messages=[(message.role, message.content) for message in request.messages],
-                max_tokens=request.max_tokens,
-                sampling=_wire_sampling(request.sampling, stream.seed),
-                stop=list(request.stop),
-                job_key=request.job_key,
-                cache_key=request.cache_key,
-            )
+        begin = wire.Begin(
+            stream=stream.number,
+            messages=[(message.role, message.content) for message in request.messages],
+            max_tokens=request.max_tokens,
+            sampling=_wire_sampling(request.sampling, stream.seed),
+            stop=list(request.stop),
+            job_key=request.job_key,
+            cache_key=request.cache_key,
         )
+        stream.is_long = wire.is_long(begin)
+        self._supervisor.send(begin)
 
     def _dispatch(self) -> None:
         """Give free streams to those in the line."""
@@ -198,7 +220,12 @@ class EngineClient:
             entry = self._line.next(stream.request.job_key for stream in self._active.values())
             if entry is None:
                 return
-            self._begin(self._by_id[entry.request.request_id])
+            stream = self._by_id[entry.request.request_id]
+            if self._quarantine.holds(stream.prompt_hash):
+                stream.waiting = None
+                stream.fail(InvalidGenerationRequest(_QUARANTINED))  # its like was running while it waited
+            else:
+                self._begin(stream)
 
     def _abandon(self, stream: RequestStream) -> None:
         """The reader is gone or done."""
@@ -252,12 +279,13 @@ class EngineClient:
             self._turn_away()
         self._feed.publish(EngineChanged(self.status))
 
-    def worker_died(self, death: Death, *, expected: bool) -> None:
+    def worker_died(self, *, expected: bool) -> None:
         """Every request that ran is over; one that waited waits on."""
+        self._suspects = () if expected else self._suspects
         if expected:
             error: GenerationError = ModelUnavailable("the engine stops")
         else:
-            self._blame(death)
+            self._blame()
             error = WorkerCrashed("the model process died while it answered; it is being started again")
         for stream in self._active.values():
             stream.fail(error)
@@ -285,10 +313,12 @@ class EngineClient:
             return InvalidGenerationRequest(refused.reason)
         return WorkerCrashed(f"the model failed while it answered: {refused.reason}")
 
-    def _blame(self, death: Death) -> None:
-        reading = [stream for stream in self._active.values() if not stream.first_token_made]
-        suspects = reading or list(self._active.values())
-        self._quarantine.blame((stream.prompt_hash for stream in suspects), death)
+    def _blame(self) -> None:
+        """What ran is not tried again: whatever the signal says, a prompt may have been the cause."""
+        suspects, self._suspects = self._suspects or running(self._active.values()), ()
+        self._quarantine.blame(stream.prompt_hash for stream in suspects)
+        loop = asyncio.get_running_loop()
+        self._saving = loop.create_task(asyncio.to_thread(self._quarantine.save), name="prompt quarantine")
 
     @property
     def _window(self) -> int:
@@ -321,23 +351,28 @@ class EngineClient:
         return ModelUnavailable("the model is still being loaded")
 
     def _watch(self) -> None:
-        """Count ticks, not time: after the app or the machine slept, the worker is not to blame for the silence."""
+        """End a worker that hangs."""
         supervisor = self._supervisor
         limits = self._limits
         working = any(not stream.held for stream in self._active.values())
-        loading = supervisor.pid is not None and supervisor.state is not EngineState.READY
+        loading = supervisor.is_loading
         if not working and not loading:
             supervisor.silent_s = 0.0
             return
         supervisor.silent_s += limits.tick_s
         if loading:
-            if supervisor.silent_s >= limits.load_stall_s:
-                supervisor.kill(f"no progress in loading for {limits.load_stall_s:.0f} s")
+            if supervisor.silent_s >= supervisor.load_limit_s:
+                supervisor.kill(f"no progress in loading for {supervisor.load_limit_s:.0f} s")
             return
-        reading = self._prefilling or any(not stream.first_token_made for stream in self._active.values())
-        limit = limits.prefill_stall_s if reading else limits.decode_stall_s
-        if supervisor.silent_s >= limit:
-            supervisor.kill(f"no token for {limit:.0f} s")
+        verdict = self._watchdog.tick(self._active.values(), supervisor.silent_s, is_reading=self._prefilling)
+        if verdict is not None:
+            self._suspects = self._suspects or verdict.culprits
+            supervisor.kill(verdict.why)
+
+
+def usable_seed(wanted: int | None) -> int:
+    """The seed to use and to tell: llama.cpp takes the largest one for "draw one", and would then not repeat an answer."""
+    return secrets.randbelow(_NO_SEED) if wanted is None else min(wanted, _NO_SEED - 1)
 
 
 def _wire_sampling(sampling: SamplingParameters, seed: int) -> wire.Sampling:

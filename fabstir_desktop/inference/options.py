@@ -30,7 +30,8 @@ class EngineLimits:
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """How to run the model. `context_window` is the tokens a stream gets, None: automatic; `threads` None: all cores;
-    `gpu_layers` None: as many as fit. `hash_store` is the file that remembers SHA-256 sums."""
+    `gpu_layers` None: as many as fit. `hash_store` is the file that remembers SHA-256 sums of models,
+    `quarantine_store` that of prompts which were running when a worker died."""
 
     model_path: Path | None
     context_window: int | None = None
@@ -38,6 +39,7 @@ class EngineOptions:
     threads: int | None = None
     parallel: int = 8
     hash_store: Path | None = None
+    quarantine_store: Path | None = None
     session_cache_bytes: int = 512 * 1024 * 1024
     limits: EngineLimits = EngineLimits()
 
@@ -51,4 +53,5 @@ class EngineOptions:
             threads=settings.threads,
             parallel=settings.max_parallel,
             hash_store=settings.data_dir / "model-hashes.json",
+            quarantine_store=settings.data_dir / "prompt-quarantine.json",
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import re
 import signal
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from fabstir_desktop.inference.options import EngineLimits
 from fabstir_desktop.jobs.generation import Message
@@ -50,10 +53,15 @@ class Death:
         telling = [line for line in self.stderr if _TELLING.search(line)]
         return " | ".join((telling or [line for line in self.stderr if line])[-2:])
 
-    @property
-    def from_outside(self) -> bool:
-        """Whether something else ended it (the system out of memory, a person): no prompt does that by itself."""
-        return not self.hung and self.exit_code in (-9, -15, -2)
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """The next start after a death. `has_failed`: until it succeeds the engine counts as failed, and refuses prompts."""
+
+    delay_s: float
+    has_failed: bool
+    deaths: int
+    """Within the time that counts, the last one too."""
 
 
 class RestartPolicy:
@@ -63,15 +71,16 @@ class RestartPolicy:
         self._limits = limits
         self._deaths: deque[float] = deque()
 
-    def delay_after_death(self, now_s: float) -> float | None:
-        """Seconds to wait before the next start; None: give up."""
+    def after_death(self, now_s: float) -> Restart:
+        """When to start again, and whether too many died to say anything but that."""
         self._deaths.append(now_s)
         while self._deaths and now_s - self._deaths[0] > self._limits.deaths_window_s:
             self._deaths.popleft()
-        if len(self._deaths) >= self._limits.deaths_until_failed:
-            return None
         delays = self._limits.restart_delays_s
-        return delays[min(len(self._deaths), len(delays)) - 1]
+        deaths = len(self._deaths)
+        if deaths >= self._limits.deaths_until_failed:
+            return Restart(delays[-1], has_failed=True, deaths=deaths)
+        return Restart(delays[min(deaths, len(delays)) - 1], has_failed=False, deaths=deaths)
 
     def reset(self) -> None:
         """Another model, or the host's own wish to try again: the past does not count."""
@@ -79,29 +88,49 @@ class RestartPolicy:
 
 
 class Quarantine:
-    """Prompts that were running when the worker died; in memory only, as hashes.
+    """Prompts that were running when the worker died, as hashes; kept in `store` for the model they were asked of.
 
-    A fault inside the worker quarantines at once the prompts that were still being read (all running ones if there are
-    none). When the worker was ended from outside, a prompt is quarantined only the second time.
+    Whatever ended the worker: what the system killed for want of memory may have been a prompt's doing as well.
     """
 
-    def __init__(self) -> None:
-        self._strikes: dict[bytes, int] = {}
+    def __init__(self, store: Path | None = None, model: str = "") -> None:
+        self._store = store
+        self._model = model
+        self._prompts: dict[bytes, None] = dict.fromkeys(self._read())
 
-    def blame(self, prompts: Iterable[bytes], death: Death) -> None:
-        """Note the prompts (their hashes) under suspicion."""
-        for prompt in prompts:
-            self._strikes[prompt] = self._strikes.get(prompt, 0) + (1 if death.from_outside else 2)
-        while len(self._strikes) > _MAX_REMEMBERED:
-            self._strikes.pop(next(iter(self._strikes)))
+    def blame(self, prompts: Iterable[bytes]) -> None:
+        """Note the prompts (their hashes) under suspicion; the oldest are forgotten beyond a thousand."""
+        self._prompts.update(dict.fromkeys(prompts))
+        while len(self._prompts) > _MAX_REMEMBERED:
+            self._prompts.pop(next(iter(self._prompts)))
 
     def holds(self, prompt: bytes) -> bool:
         """Whether the prompt is not to be tried again."""
-        return self._strikes.get(prompt, 0) >= 2
+        return prompt in self._prompts
 
-    def clear(self) -> None:
+    def forget(self, model: str) -> None:
         """Forget all: another model reads differently."""
-        self._strikes.clear()
+        self._model = model
+        self._prompts.clear()
+
+    def save(self) -> None:
+        """Write the hashes down, for the next start. Blocks on disk: call it in a thread. What cannot be written is lost."""
+        if self._store is None:
+            return
+        temporary = self._store.with_suffix(".tmp")
+        with contextlib.suppress(OSError):
+            self._store.parent.mkdir(parents=True, exist_ok=True)
+            hashes = [prompt.hex() for prompt in list(self._prompts)]
+            temporary.write_text(json.dumps({"model": self._model, "prompts": hashes}), "utf-8")
+            temporary.replace(self._store)
+
+    def _read(self) -> list[bytes]:
+        """What an earlier run wrote for the same model; nothing if that cannot be read."""
+        try:
+            stored = json.loads(self._store.read_text("utf-8")) if self._store is not None else {}
+            return [bytes.fromhex(text) for text in stored["prompts"]] if stored.get("model") == self._model else []
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return []
 
 
 def prompt_hash(messages: Iterable[Message]) -> bytes:

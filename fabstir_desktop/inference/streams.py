@@ -31,7 +31,8 @@ class RequestStream:
 
     __slots__ = (
         "_accepted", "_error", "_finished", "_ids", "_texts", "_waiter",
-        "abandoned", "first_token_made", "held", "number", "over", "prompt_hash", "request", "seed", "waiting",
+        "abandoned", "first_token_made", "held", "is_long", "is_prepared", "number", "over", "prompt_hash", "quiet_s",
+        "request", "seed", "waiting",
     )  # fmt: skip
 
     def __init__(self, request: GenerationRequest, prompt_hash: bytes, seed: int) -> None:
@@ -46,6 +47,12 @@ class RequestStream:
         self.over = False
         """Whether the last event (or an error) is there; nothing is taken after it."""
         self.first_token_made = False
+        self.is_long = False
+        """In which of the worker's lanes it is prepared."""
+        self.is_prepared = False
+        """Whether the worker has tokenised its prompt, so that it is in the batch."""
+        self.quiet_s = 0.0
+        """How long the worker owes it a sign, as the watchdog counts."""
         self._accepted: Accepted | None = None
         self._ids: list[int] = []
         self._texts: list[str] = []
@@ -60,12 +67,15 @@ class RequestStream:
 
     def accept(self, prompt_ids: tuple[int, ...], context_window: int) -> None:
         """The prompt fits."""
+        self.is_prepared = True
+        self.quiet_s = 0.0
         self._accepted = Accepted(prompt_ids, context_window, self.seed)
         self._wake()
 
     def add(self, token_id: int, text: str) -> None:
         """A token was sampled."""
         self.first_token_made = True
+        self.quiet_s = 0.0
         self._ids.append(token_id)
         self._texts.append(text)
         waiter = self._waiter

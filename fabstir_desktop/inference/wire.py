@@ -14,6 +14,8 @@ import msgspec
 
 PROTOCOL_VERSION = 1
 MAX_FRAME_BYTES = 64 * 1024 * 1024
+LONG_PROMPT_CHARACTERS = 32 * 1024
+"""Conversations above are prepared in a thread of their own, so that they do not hold up the short ones."""
 _LENGTH = struct.Struct("<I")
 
 
@@ -34,6 +36,12 @@ class Load(Message, frozen=True):
     gpu_layers: int | None
     threads: int
     session_cache_bytes: int
+    weights_bytes: int = 0
+    cache_bytes: int = 0
+    """Of the KV cache of all streams."""
+    layer_count: int = 0
+    failed_loads: int = 0
+    """Workers that died while they loaded this file."""
 
 
 class Sampling(msgspec.Struct, array_like=True, frozen=True):
@@ -61,6 +69,11 @@ class Begin(Message, frozen=True):
     cache_key: str | None
 
 
+def is_long(begin: Begin) -> bool:
+    """Whether the request is prepared in the lane of the long ones; each lane prepares one after the other, in order."""
+    return sum(len(content) for _, content in begin.messages) > LONG_PROMPT_CHARACTERS
+
+
 class Cancel(Message, frozen=True):
     """Parent: end the stream within one decode step."""
 
@@ -72,6 +85,12 @@ class Hold(Message, frozen=True):
 
     stream: int
     held: bool
+
+
+class Forget(Message, frozen=True):
+    """Parent: no further prompt of this conversation comes; its cells are given back."""
+
+    cache_key: str
 
 
 class Progress(Message, frozen=True):
@@ -87,13 +106,17 @@ class Ready(Message, frozen=True):
     context_window: int
     gpu_layers: int
     layer_count: int
-    note: str
+    warning: str = ""
+    """What the host should know, such as layers that did not fit on the GPU."""
+    gpu_free_bytes: int = 0
+    """What the GPUs had free before."""
 
 
 class LoadFailed(Message, frozen=True):
-    """Worker: the file cannot be loaded; trying again would not help."""
+    """Worker: the file cannot be loaded; trying again would not help. `is_memory`: because it does not fit."""
 
     reason: str
+    is_memory: bool = False
 
 
 class Accepted(msgspec.Struct, array_like=True, frozen=True):
@@ -136,7 +159,7 @@ class Step(Message, frozen=True):
     """Whether a prompt is still being read: its step may take longer than that of a token."""
 
 
-ToWorker = Load | Begin | Cancel | Hold
+ToWorker = Load | Begin | Cancel | Hold | Forget
 FromWorker = Progress | Ready | LoadFailed | Step
 
 _encoder = msgspec.msgpack.Encoder()

@@ -1,8 +1,8 @@
 """The child process's main: no key, no ledger, no network, one model; it may die at any moment and costs one request.
 
-Three threads: the main one reads the parent's messages (and ends the process when the parent is gone), one renders and
-tokenises, one decodes. The decoding and the tokenising thread get large stacks, because some tokenisers recurse deeply over
-unusual text.
+Four threads: the main one reads the parent's messages (and ends the process when the parent is gone), two render and
+tokenise (short and long conversations), one decodes. All but the first get large stacks, because some tokenisers recurse
+deeply over unusual text.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from fabstir_desktop.inference import wire
+from fabstir_desktop.inference.lanes import Lanes
 
 WORKER_ARGUMENT = "--inference-worker"
 REPLAY_ARGUMENT = "--inference-replay"
@@ -61,7 +62,8 @@ class Worker:
         self._incoming = incoming
         self._outgoing = outgoing
         self._sending = threading.Lock()
-        self._inbox: queue.SimpleQueue[wire.Load | wire.Begin] = queue.SimpleQueue()
+        self._load: queue.SimpleQueue[wire.Load] = queue.SimpleQueue()
+        self._lanes = Lanes()
         self._work: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def run(self) -> None:
@@ -74,8 +76,10 @@ class Worker:
                 for body in reader.feed(data):
                     message = wire.to_worker_decoder.decode(body)
                     # A cancel does not wait behind another's long prompt.
-                    if isinstance(message, wire.Load | wire.Begin):
-                        self._inbox.put(message)
+                    if isinstance(message, wire.Begin):
+                        self._lanes.add(message)
+                    elif isinstance(message, wire.Load):
+                        self._load.put(message)
                     else:
                         self._work.put(message)
         # Destructors may hang in a driver; everything worth keeping is with the parent.
@@ -92,7 +96,7 @@ class Worker:
         # llama.cpp is loaded here, in the thread with the large stack, and in no other process.
         from fabstir_desktop.inference.loop import serve  # noqa: PLC0415
 
-        serve(self._inbox, self._work, self.send, self._guard)
+        serve(self._load.get(), self._lanes, self._work, self.send, self._guard)
 
     def _guard(self, body: Callable[[], None]) -> Callable[[], None]:
         """Any escape from a thread ends the process: a worker with a dead thread would only look alive."""

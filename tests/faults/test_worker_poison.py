@@ -6,13 +6,14 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from engine_support import Answer, ask, collect, ready_engine, small_model_path, wait_until
+from engine_support import Answer, ask, collect, model_with_template, ready_engine, wait_until
+from limits import scaled
 
 from fabstir_desktop.errors import ContextOverflow, GenerationError, ModelUnavailable
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.inference.client import EngineClient
 from fabstir_desktop.inference.options import EngineLimits, EngineOptions
-from fabstir_desktop.jobs.generation import EngineState
+from fabstir_desktop.jobs.generation import EngineState, Piece
 
 POISON = {
     "equal characters": "A" * 30_000,
@@ -25,19 +26,6 @@ POISON = {
     "controls": "<|im_end|>" * 3_000,
     "zeros": "\x00" * 5_000,
 }
-
-
-def model_with_template(folder: Path, source: str) -> Path:
-    """A copy of the small model whose chat template is `source` (its place and length cannot change)."""
-    raw = bytearray(small_model_path().read_bytes())
-    start = raw.index(b"{% for message in messages %}{% if loop.first")
-    end = raw.index(b"{% endif %}", raw.index(b"add_generation_prompt", start)) + len(b"{% endif %}")
-    body = source.encode()
-    assert len(body) <= end - start
-    raw[start:end] = body + b" " * (end - start - len(body))
-    path = folder / "template.gguf"
-    path.write_bytes(raw)
-    return path
 
 
 async def test_poison_prompts_cost_at_most_their_own_request() -> None:
@@ -58,6 +46,39 @@ async def test_poison_prompts_cost_at_most_their_own_request() -> None:
         ended = (await asyncio.gather(running, return_exceptions=True))[0]
         assert isinstance(ended, asyncio.CancelledError | Answer)
         assert len((await collect(engine, ask("Say hello.", 3))).token_ids) == 3
+    finally:
+        await engine.stop()
+
+
+async def test_poison_that_fits_is_read_while_others_get_their_tokens_and_a_newcomer_is_served() -> None:
+    """With a window that takes it, poison goes through the batch: a bystander's tokens go on all the while."""
+    engine = await ready_engine(parallel=3, context_window=8192)
+    prompts = {"equal characters": "A" * 30_000, "blank lines": "\n" * 20_000}
+    try:
+        for name, prompt in prompts.items():
+            bystander = Answer()
+            beside = asyncio.create_task(collect(engine, ask("Write a very long story.", 4000), bystander))
+            await wait_until(lambda seen=bystander: len(seen.token_ids) > 2)  # type: ignore[misc]
+            accepted, tokens = asyncio.Event(), 0
+
+            async def read(text: str = prompt, is_accepted: asyncio.Event = accepted) -> None:
+                nonlocal tokens
+                async for event in engine.generate(ask(text, 2)):
+                    is_accepted.set()
+                    tokens += len(event.token_ids) if isinstance(event, Piece) else 0
+
+            reading = asyncio.create_task(read())
+            await asyncio.wait_for(accepted.wait(), scaled(60))
+            before = len(bystander.token_ids)
+            newcomer = await asyncio.wait_for(collect(engine, ask("Say hello.", 2)), scaled(60))
+            await asyncio.wait_for(reading, scaled(120))
+            assert len(newcomer.token_ids) == 2, name
+            assert 0 < tokens <= 2, f"{name} is decoded, not refused"
+            assert len(bystander.token_ids) > before + 2, f"the tokens beside {name} went on"
+            assert not beside.done()
+            beside.cancel()
+            await asyncio.gather(beside, return_exceptions=True)
+        assert engine.status.restarts == 0
     finally:
         await engine.stop()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fabstir_desktop.errors import EngineBusy
 from fabstir_desktop.inference.line import WaitingLine, is_loopback
 from fabstir_desktop.inference.options import EngineLimits
-from fabstir_desktop.inference.restarts import Death, Quarantine, RestartPolicy, prompt_hash
+from fabstir_desktop.inference.restarts import Death, Quarantine, Restart, RestartPolicy, prompt_hash
 from fabstir_desktop.jobs.generation import GenerationRequest, Message, SamplingParameters
 
 LIMITS = EngineLimits()
@@ -97,27 +99,56 @@ def test_loopback_is_recognised_in_every_spelling(address: str, expected: bool) 
     assert is_loopback(address) is expected
 
 
-def test_restarts_wait_longer_each_time_and_end_after_five_deaths_in_ten_minutes() -> None:
+def test_restarts_wait_longer_each_time_and_after_five_deaths_in_ten_minutes_the_engine_counts_as_failed() -> None:
     policy = RestartPolicy(LIMITS)
-    assert [policy.delay_after_death(second) for second in range(5)] == [0.0, 1.0, 5.0, 15.0, None]
+    restarts = [policy.after_death(second) for second in range(7)]
+    assert [restart.delay_s for restart in restarts] == [0.0, 1.0, 5.0, 15.0, 60.0, 60.0, 60.0]
+    assert [restart.has_failed for restart in restarts] == [False] * 4 + [True] * 3
+    assert [restart.deaths for restart in restarts] == [1, 2, 3, 4, 5, 6, 7]
     policy.reset()
-    assert policy.delay_after_death(6) == 0.0
+    assert policy.after_death(8) == Restart(0.0, has_failed=False, deaths=1)
 
 
 def test_deaths_longer_ago_than_ten_minutes_do_not_count() -> None:
     policy = RestartPolicy(LIMITS)
-    assert [policy.delay_after_death(hour * 3600.0) for hour in range(20)] == [0.0] * 20
+    assert [policy.after_death(hour * 3600.0).delay_s for hour in range(20)] == [0.0] * 20
 
 
-def test_a_prompt_is_quarantined_after_one_fault_and_after_two_kills_from_outside() -> None:
+def test_a_prompt_that_was_running_at_any_death_is_quarantined() -> None:
     quarantine = Quarantine()
-    poison, plain = prompt_hash([Message("user", "a")]), prompt_hash([Message("user", "b")])
-    quarantine.blame([poison], Death(-11))
-    quarantine.blame([plain], Death(-9))
+    poison, other = prompt_hash([Message("user", "a")]), prompt_hash([Message("user", "b")])
+    quarantine.blame([poison])
     assert quarantine.holds(poison)
-    assert not quarantine.holds(plain)
-    quarantine.blame([plain], Death(-9))
-    assert quarantine.holds(plain)
+    assert not quarantine.holds(other)
+
+
+def test_the_quarantine_outlives_the_app_for_its_model_and_holds_no_text(tmp_path: Path) -> None:
+    store = tmp_path / "deep" / "prompt-quarantine.json"
+    quarantine = Quarantine(store, "/m/a.gguf")
+    poison = prompt_hash([Message("user", "the words themselves")])
+    quarantine.blame([poison])
+    quarantine.save()
+    assert "words" not in store.read_text()
+    assert Quarantine(store, "/m/a.gguf").holds(poison)
+    assert not Quarantine(store, "/m/b.gguf").holds(poison)
+    quarantine.forget("/m/a.gguf")
+    quarantine.save()
+    assert not Quarantine(store, "/m/a.gguf").holds(poison)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"model": "m", "prompts": ["zz"]}', '{"model": "m", "prompts": 3}'])
+def test_a_damaged_quarantine_costs_nothing_else(tmp_path: Path, text: str) -> None:
+    store = tmp_path / "q.json"
+    store.write_text(text)
+    assert not Quarantine(store, "m").holds(b"x" * 32)
+
+
+def test_the_quarantine_is_bounded() -> None:
+    quarantine = Quarantine()
+    prompts = [number.to_bytes(32, "big") for number in range(1500)]
+    quarantine.blame(prompts)
+    assert not quarantine.holds(prompts[0])
+    assert all(quarantine.holds(prompt) for prompt in prompts[-1000:])
 
 
 def test_the_hash_of_a_conversation_depends_on_where_its_messages_end() -> None:
