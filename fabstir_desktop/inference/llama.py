@@ -14,20 +14,28 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import llama_cpp
+import llama_cpp._ggml as ggml
 import numpy as np
 
+from fabstir_desktop.inference.gpu import Device
 from fabstir_desktop.inference.threads import ThreadGovernor
 from fabstir_desktop.inference.wire import Sampling
 
 PENALTY_WINDOW_TOKENS = 64
 _WARNING = 3  # ggml's log levels: 1 debug, 2 info, 3 warning, 4 error, 5 continued
+_GPU_TYPES = (1, 2)  # ggml's kinds of device: 0 processor, 1 GPU, 2 GPU built into the processor
 _OFFLOADED = re.compile(rb"offloaded (\d+)/(\d+) layers to GPU")
 
 
 class LlamaError(Exception):
     """llama.cpp refused. The text holds nothing of a prompt."""
+
+
+class OutOfMemory(LlamaError):
+    """There is not enough memory for what was asked."""
 
 
 class DecodeError(LlamaError):
@@ -45,6 +53,12 @@ class ContextOptions:
     """Use fewer threads while other programs want the cores; for models that are computed on the CPU alone."""
     batch_tokens: int = 2048
     unit_tokens: int = 512
+
+
+class HasHandle(Protocol):
+    """A context that llama.cpp knows."""
+
+    handle: Any
 
 
 class LlamaLog:
@@ -83,7 +97,7 @@ class LlamaModel:
         parameters.progress_callback = self._progress
         self.handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self.handle:
-            raise LlamaError("llama.cpp cannot load this file")
+            raise LlamaError("llama.cpp cannot load this file, or there is not enough memory for it")
         self.vocab = llama_cpp.llama_model_get_vocab(self.handle)
         self.vocabulary_size = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
         self.trained_window = int(llama_cpp.llama_model_n_ctx_train(self.handle))
@@ -96,6 +110,14 @@ class LlamaModel:
         if self.handle:
             llama_cpp.llama_model_free(self.handle)
             self.handle = None
+
+    def new_context(self, options: ContextOptions) -> LlamaContext:
+        """An empty cache for this model. Raises LlamaError if there is not enough memory."""
+        return LlamaContext(self, options)
+
+    def new_sampler(self, parameters: Sampling) -> Sampler:
+        """A sampler for one stream. Raises LlamaError if there is not enough memory."""
+        return Sampler(parameters, self.vocabulary_size)
 
     @property
     def chat_template(self) -> str | None:
@@ -221,7 +243,7 @@ class LlamaContext:
         parameters.no_perf = True
         self.handle = llama_cpp.llama_init_from_model(model.handle, parameters)
         if not self.handle:
-            raise LlamaError("there is not enough memory for the context")
+            raise OutOfMemory("there is not enough memory for the context")
         self._memory = llama_cpp.llama_get_memory(self.handle)
         self._governor = ThreadGovernor(options.threads) if options.yields_cores else None
         self.window = int(llama_cpp.llama_n_ctx_seq(self.handle))
@@ -253,6 +275,10 @@ class LlamaContext:
     def cut(self, sequence: int, start: int) -> bool:
         """Drop the sequence's cells from `start` on; False if this model cannot drop a part (then nothing was dropped)."""
         return bool(llama_cpp.llama_memory_seq_rm(self._memory, sequence, start if start > 0 else -1, -1))
+
+    def state_bytes(self, sequence: int) -> int:
+        """How large `save` would be."""
+        return int(llama_cpp.llama_state_seq_get_size(self.handle, sequence))
 
     def save(self, sequence: int) -> bytes:
         """The sequence's cells as bytes."""
@@ -298,7 +324,7 @@ class Sampler:
         self._add(llama_cpp.llama_sampler_init_temp(p.temperature))
         self._add(llama_cpp.llama_sampler_init_dist(p.seed))
 
-    def sample(self, context: LlamaContext, index: int) -> int:
+    def sample(self, context: HasHandle, index: int) -> int:
         """Choose the token after the batch's token `index`, and remember it for the penalties."""
         return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, index))
 
@@ -314,6 +340,28 @@ class Sampler:
         llama_cpp.llama_sampler_chain_add(self._chain, link)
 
 
-def supports_gpu() -> bool:
-    """Whether this build of llama.cpp can put layers on a GPU."""
-    return bool(llama_cpp.llama_supports_gpu_offload())
+def gpu_devices() -> list[Device]:
+    """The GPUs that this build of llama.cpp can put layers on, with what memory they have free now."""
+    if not llama_cpp.llama_supports_gpu_offload():
+        return []
+    llama_cpp.llama_backend_init()
+    library = ggml.libggml
+    library.ggml_backend_dev_count.restype = ctypes.c_size_t
+    library.ggml_backend_dev_get.restype = ctypes.c_void_p
+    library.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    library.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
+    library.ggml_backend_dev_name.restype = ctypes.c_char_p
+    library.ggml_backend_dev_name.argtypes = [ctypes.c_void_p]
+    pointer = ctypes.POINTER(ctypes.c_size_t)
+    library.ggml_backend_dev_memory.restype = None
+    library.ggml_backend_dev_memory.argtypes = [ctypes.c_void_p, pointer, pointer]
+    found = []
+    for index in range(library.ggml_backend_dev_count()):
+        device = library.ggml_backend_dev_get(index)
+        if library.ggml_backend_dev_type(device) not in _GPU_TYPES:
+            continue
+        free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
+        library.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+        name = library.ggml_backend_dev_name(device) or b""
+        found.append(Device(name.decode("utf-8", errors="replace"), free.value, total.value))
+    return found

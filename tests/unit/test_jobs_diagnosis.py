@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fabstir_desktop.jobs.diagnosis import derive_problems, describe_state
-from fabstir_desktop.jobs.generation import EngineState, EngineStatus
+from fabstir_desktop.jobs.generation import EngineFailure, EngineState, EngineStatus
 from fabstir_desktop.jobs.problems import Problem, ProblemList, Severity
 from fabstir_desktop.jobs.states import STATES
 from fabstir_desktop.jobs.status import ServerStatus, ServingState, WalletState, WalletStatus
@@ -46,6 +48,30 @@ def test_each_state_in_the_way_has_its_code(
 ) -> None:
     assert codes(WalletStatus(wallet), state, server, failure) == {code}
     assert code in STATES
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (EngineFailure.FILE_MISSING, "M02"),
+        (EngineFailure.FILE_UNUSABLE, "M03"),
+        (EngineFailure.MEMORY, "M05"),
+        (EngineFailure.CRASHES, "S03"),
+    ],
+)
+def test_why_no_model_is_served_has_its_own_code(failure: EngineFailure, code: str) -> None:
+    status = replace(engine(EngineState.FAILED, "x.gguf is gone"), failure=failure)
+    [problem] = derive_problems(READY_WALLET, status, LISTENING, None)
+    assert (problem.code, problem.severity, problem.message) == (code, Severity.ERROR, "x.gguf is gone")
+    assert problem.action
+    assert code in STATES
+
+
+def test_layers_that_are_not_on_the_gpu_are_a_problem_of_a_host_that_serves() -> None:
+    status = replace(engine(), warning="needs 9.1 GiB, 7.4 GiB of GPU memory were free: 12 of 33 layers run on the CPU")
+    [problem] = derive_problems(READY_WALLET, status, LISTENING, None)
+    assert (problem.code, problem.severity, problem.page) == ("M05", Severity.WARNING, "models")
+    assert "12 of 33 layers" in problem.message
 
 
 def test_problems_come_worst_first_and_replace_their_elder() -> None:

@@ -74,6 +74,8 @@ class ModelsPage(Page):
         self.detail = label("", "muted", wrap=True)
         self.card.body.addLayout(row(self.name, self.state_badge, None))
         self.card.body.addWidget(self.detail)
+        self.warning = label("", wrap=True)
+        self.card.body.addWidget(self.warning)
         self.card.body.addWidget(self.progress)
         self._fill_facts()
         self.empty = EmptyState(
@@ -158,6 +160,9 @@ class ModelsPage(Page):
         set_text(self.name, model.name if model else self.tr("No model is loaded"))
         set_text(self.detail, engine.detail)
         self.detail.setVisible(bool(engine.detail))
+        set_text(self.warning, f"⚠  {engine.warning}" if engine.warning else "")
+        set_tone(self.warning, Tone.WARNING)
+        self.warning.setVisible(bool(engine.warning))
         self.progress.setVisible(engine.state is EngineState.LOADING)
         self.progress.setValue(round(engine.load_progress * 100))
         is_empty = model is None and engine.state is EngineState.NO_MODEL
