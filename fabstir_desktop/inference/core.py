@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from fabstir_desktop.inference import wire
 from fabstir_desktop.inference.answers import Answer
-from fabstir_desktop.inference.llama import Batch, ContextOptions, DecodeError, LlamaContext, LlamaModel, Sampler
+from fabstir_desktop.inference.backend import Context, Model, Sampler
+from fabstir_desktop.inference.llama import Batch, ContextOptions, DecodeError
 from fabstir_desktop.inference.preparation import Prepared
 from fabstir_desktop.inference.scheduler import (
     CacheAction,
@@ -17,7 +18,6 @@ from fabstir_desktop.inference.scheduler import (
     Keep,
     Move,
     Owner,
-    Restore,
     Row,
     Scheduler,
     Stream,
@@ -26,6 +26,14 @@ from fabstir_desktop.inference.scheduler import (
 TOLERABLE_GAP_S = 0.15
 """How long the tokens of running streams may stop for a newcomer's prompt."""
 SMALLEST_CHUNK_TOKENS = 16
+FIRST_CHUNK_TOKENS = 128
+"""Read before it is known how fast the machine reads."""
+LONGEST_STEP_S = 2.0
+"""Of a step that reads prompts while nobody waits for tokens: between steps cancels are heard, and the parent hears of us."""
+TOLERABLE_MOVE_S = 0.05
+"""How long all streams may stand while one's cells are copied beside the others'."""
+LARGEST_SHARE = 4
+"""A conversation larger than this part of the room for kept ones is not kept: it would drive out the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,14 @@ class SessionCache:
             dropped.append(old)
         return dropped
 
+    def fits(self, size: int) -> bool:
+        """Whether a state of so many bytes is worth keeping."""
+        return size <= self._limit // LARGEST_SHARE
+
+    def drop(self, owner: Owner) -> None:
+        """Forget the owner's state."""
+        self._size -= len(self._states.pop(owner, b""))
+
     def get(self, owner: Owner) -> bytes | None:
         """The owner's state, if it is still there."""
         if owner in self._states:
@@ -72,16 +88,19 @@ class SessionCache:
 class EngineCore:
     """Runs prepared requests on one model. Not thread-safe: the decode thread owns it."""
 
-    def __init__(self, model: LlamaModel, options: ContextOptions, prefix: list[int], cache_bytes: int) -> None:
+    def __init__(self, model: Model, options: ContextOptions, prefix: list[int], cache_bytes: int) -> None:
         self._model = model
         self._options = options
         self._cache = SessionCache(cache_bytes)
         self._batch = Batch(options.batch_tokens)
         self._running: dict[int, Running] = {}
         self._prefill_rate = 0.0  # tokens a second, measured
+        self._move_rate = 0.0  # cells a second, measured
+        self._begun_anew: set[int] = set()
         self._prefix = prefix
-        self._context = LlamaContext(model, options)
-        self.window = self._context.window
+        self._context: Context = model.new_context(options)
+        # llama.cpp rounds its own window up; what clients are told is the smaller one.
+        self.window = min(self._context.window, options.window)
         self._prefix_state = self._compute_prefix()
         self._scheduler = self._new_scheduler()
 
@@ -98,11 +117,14 @@ class EngineCore:
         stream = Stream(begin.stream, prepared.prompt_ids, begin.job_key, owner)
         self._running[begin.stream] = Running(
             stream,
-            Sampler(begin.sampling, self._model.vocabulary_size),
+            self._model.new_sampler(begin.sampling),
             Answer(min(begin.max_tokens, room), begin.stop),
         )
         report.accepted.append(wire.Accepted(begin.stream, list(prepared.prompt_ids)))
-        self._carry_out(self._scheduler.join(stream))
+        try:
+            self._carry_out(self._scheduler.join(stream))
+        except DecodeError as error:  # of a neighbour that had to be read again
+            self._rebuild(str(error), report)
 
     def cancel(self, number: int, report: StepReport) -> bool:
         """End a stream now; False if there is none of this number."""
@@ -117,10 +139,17 @@ class EngineCore:
         if running is not None:
             running.stream.held = held
 
+    def forget(self, cache_key: str) -> None:
+        """The conversation is over: its cells are given back."""
+        owners, actions = self._scheduler.forget(cache_key)
+        for owner in owners:
+            self._cache.drop(owner)
+        self._carry_out(actions)
+
     def step(self, report: StepReport) -> None:
         """One decode step. A failure of llama.cpp ends all streams and rebuilds the context."""
         try:
-            self._carry_out(self._scheduler.compact())
+            self._carry_out(self._scheduler.compact(self._movable_cells()))
             self._compute(report)
         except DecodeError as error:
             self._rebuild(str(error), report)
@@ -133,7 +162,7 @@ class EngineCore:
         self._context.close()
 
     def _compute(self, report: StepReport) -> None:
-        rows = self._scheduler.rows(self._chunk_tokens())
+        rows = self._scheduler.rows(self._chunk_tokens(), self._unit_tokens())
         if not rows:
             return
         batch = self._batch
@@ -174,8 +203,18 @@ class EngineCore:
     def _chunk_tokens(self) -> int:
         """Prompt tokens that fit into the time that running streams may be kept waiting."""
         if self._prefill_rate <= 0:
-            return 128
+            return FIRST_CHUNK_TOKENS
         return max(SMALLEST_CHUNK_TOKENS, int(self._prefill_rate * TOLERABLE_GAP_S))
+
+    def _unit_tokens(self) -> int:
+        """Prompt tokens of a step when nobody waits for tokens."""
+        if self._prefill_rate <= 0:
+            return FIRST_CHUNK_TOKENS
+        return max(2 * SMALLEST_CHUNK_TOKENS, int(self._prefill_rate * LONGEST_STEP_S))
+
+    def _movable_cells(self) -> int | None:
+        """Cells that can be copied in the time that streams may stand; None before a move was measured."""
+        return int(self._move_rate * TOLERABLE_MOVE_S) if self._move_rate > 0 else None
 
     def _learn_rate(self, rows: list[Row], elapsed_s: float) -> None:
         read = sum(len(row.tokens) for row in rows if len(row.tokens) > 1)
@@ -186,20 +225,40 @@ class EngineCore:
     # --- the cache -------------------------------------------------------------------------------------------------
 
     def _carry_out(self, actions: list[CacheAction]) -> None:
+        """Do what the scheduler planned, in order. Its books show the state after all of it: a slot that had to begin anew on
+        the way takes none of what was still planned for it."""
+        self._begun_anew.clear()
         for action in actions:
-            if isinstance(action, Cut):
+            if isinstance(action, Keep):
+                self._keep(action)
+            elif isinstance(action, Move):
+                self._move(action)
+            elif action.slot in self._begun_anew:
+                continue
+            elif isinstance(action, Cut):
                 self._cut(action)
             elif isinstance(action, FillPrefix):
                 self._fill(action.slot, self._prefix_state, len(self._prefix))
-            elif isinstance(action, Keep):
-                for dropped in self._cache.put(action.owner, self._context.save(action.slot)):
-                    self._scheduler.kept.pop(dropped, None)
-            elif isinstance(action, Restore):
+            else:
                 self._fill(action.slot, self._cache.get(action.owner), action.start)
-            elif isinstance(action, Move):
-                state = self._context.save(action.source)
-                self._context.cut(action.source, 0)
-                self._fill(action.target, state, None)
+
+    def _keep(self, action: Keep) -> None:
+        if not self._cache.fits(self._context.state_bytes(action.slot)):
+            self._cache.drop(action.owner)
+            self._scheduler.kept.pop(action.owner, None)
+            return
+        for dropped in self._cache.put(action.owner, self._context.save(action.slot)):
+            self._scheduler.kept.pop(dropped, None)
+
+    def _move(self, action: Move) -> None:
+        cells = len(self._scheduler.slots[action.target].tokens)
+        started = time.perf_counter()
+        state = self._context.save(action.source)
+        self._context.cut(action.source, 0)
+        self._fill(action.target, state, None)
+        if cells >= SMALLEST_CHUNK_TOKENS:
+            rate = cells / max(time.perf_counter() - started, 1e-6)
+            self._move_rate = rate if self._move_rate == 0 else 0.7 * self._move_rate + 0.3 * rate
 
     def _cut(self, action: Cut) -> None:
         if not self._context.cut(action.slot, action.start):
@@ -213,6 +272,7 @@ class EngineCore:
 
     def _restart_slot(self, slot: int) -> None:
         """Empty the slot; a stream in it reads its prompt, and what it made so far, again."""
+        self._begun_anew.add(slot)
         self._context.cut(slot, 0)
         place = self._scheduler.slots[slot]
         stream = place.stream
@@ -251,7 +311,7 @@ class EngineCore:
         self._running.clear()
         self._cache.clear()
         self._context.close()
-        self._context = LlamaContext(self._model, self._options)
+        self._context = self._model.new_context(self._options)
         self._prefix_state = self._compute_prefix()
         self._scheduler = self._new_scheduler()
 

@@ -152,17 +152,28 @@ class Scheduler:
         """The row's stream goes on with `token`."""
         row.stream.next_id = token
 
-    def forget_cache(self) -> None:
-        """The cache is gone (the context was rebuilt): nothing is known of any slot."""
-        for slot in self.slots:
-            slot.tokens.clear()
+    def forget(self, cache_key: str) -> tuple[list[Owner], list[CacheAction]]:
+        """A conversation is over: it owns nothing any more. Returns the owners of it that were known, and what to drop."""
+        owners = [owner for owner in self.kept if owner[1] == cache_key]
+        actions: list[CacheAction] = []
+        for owner in owners:
+            del self.kept[owner]
+        for index, slot in enumerate(self.slots):
+            if slot.owner is None or slot.owner[1] != cache_key:
+                continue
             slot.owner = None
-        self.kept.clear()
+            if slot.stream is not None:
+                slot.stream.owner = None
+            elif slot.tokens:
+                slot.tokens = []
+                actions.append(Cut(index, 0))
+        return owners, actions
 
     # --- a step ----------------------------------------------------------------------------------------------------
 
-    def compact(self) -> list[CacheAction]:
-        """Moves that bring the running streams side by side again; empty when they are."""
+    def compact(self, most_cells: int | None = None) -> list[CacheAction]:
+        """Moves that bring the running streams side by side again; none when they are, or when more than `most_cells` would
+        have to be copied for it (None: as many as it takes)."""
         running = sorted(stream.slot for stream in self.streams.values())
         if not running or running[-1] - running[0] + 1 == len(running):
             return []
@@ -170,15 +181,20 @@ class Scheduler:
         start = self._best_window(running, len(running))
         gaps = [index for index in range(start, start + len(running)) if self.slots[index].stream is None]
         outside = [index for index in running if not start <= index < start + len(running)]
+        if most_cells is not None and sum(len(self.slots[index].tokens) for index in outside) > most_cells:
+            return []
         for source, target in zip(outside, gaps, strict=True):
             actions += self._vacate(target)
             self._swap_in(source, target)
             actions.append(Move(source, target))
         return actions
 
-    def rows(self, chunk_tokens: int) -> list[Row]:
-        """The next step: a token for every running stream, and prompts up to `chunk_tokens` (all of a unit if none runs)."""
-        tokens_by_stream = self._shares(chunk_tokens)
+    def rows(self, chunk_tokens: int, idle_tokens: int | None = None) -> list[Row]:
+        """The next step: a token for every running stream, and prompts up to `chunk_tokens`.
+
+        If no stream waits for tokens, prompts up to `idle_tokens` (None: all of a unit).
+        """
+        tokens_by_stream = self._shares(chunk_tokens, self._unit if idle_tokens is None else idle_tokens)
         rows: list[Row] = []
         for stream in sorted(self.streams.values(), key=lambda stream: stream.slot):
             slot = self.slots[stream.slot]
@@ -204,13 +220,13 @@ class Scheduler:
         """Whether a prompt is still being read."""
         return any(stream.next_id is None for stream in self.streams.values())
 
-    def _shares(self, chunk_tokens: int) -> dict[int, int]:
+    def _shares(self, chunk_tokens: int, idle_tokens: int) -> dict[int, int]:
         """How many prompt tokens each stream may read now: an even share for each job, the rest to who read least."""
         waiting = [stream for stream in self.streams.values() if stream.next_id is None and stream.remaining]
         if not waiting:
             return {}
         decoding = any(stream.next_id is not None and not stream.held for stream in self.streams.values())
-        budget = min(chunk_tokens, self._unit) if decoding else self._unit
+        budget = min(chunk_tokens if decoding else idle_tokens, self._unit)
         shares: dict[int, int] = dict.fromkeys((stream.number for stream in waiting), 0)
         while budget > 0:
             open_jobs = {stream.job_key for stream in waiting if shares[stream.number] < stream.remaining}
