@@ -52,7 +52,7 @@ def check_decoder(folder: Path, seconds: int, least: int) -> None:
 
 
 def test_no_bytes_the_fuzzer_thinks_of_break_the_decoder(tmp_path: Path) -> None:
-    check_decoder(tmp_path, seconds=10, least=2_000)
+    check_decoder(tmp_path, seconds=15, least=2_000)
 
 
 @pytest.mark.long

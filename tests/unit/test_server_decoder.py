@@ -315,14 +315,14 @@ ODD_FRAMES = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1_000, deadline=None)
 @given(ODD_FRAMES)
 @example({"type": "prompt", "prompt": "a", "id": 10**100})
 def test_odd_frames_come_out_as_a_frame_or_an_error(frame: dict[str, Any]) -> None:
     _decode_anything(json.dumps(frame))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=9_000, deadline=None)
 @given(st.text(max_size=200) | st.binary(max_size=200))
 def test_any_text_or_bytes_come_out_as_a_frame_or_an_error(data: str | bytes) -> None:
     _decode_anything(data)
