@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Final, TypeVar, cast
@@ -24,6 +25,7 @@ from fabstir_desktop.errors import (
     JobTaken,
     LedgerError,
     RateLimited,
+    WorkerCrashed,
 )
 from fabstir_desktop.jobs.accounting import Accountant, Ticket
 from fabstir_desktop.jobs.generation import (
@@ -36,6 +38,7 @@ from fabstir_desktop.jobs.generation import (
     Message,
     Piece,
 )
+from fabstir_desktop.server.blame import Blame
 from fabstir_desktop.server.frames import ReplyWriter, Usage
 from fabstir_desktop.server.limits import Limits
 from fabstir_desktop.server.metrics import ServerMetrics
@@ -119,6 +122,7 @@ class Answering:
         self._free_use = free_use
         self._admitted = admitted
         self._contested = contested
+        self._blame = Blame()
 
     async def answer(self, run: Run) -> str | None:
         """Serve the request to its end; returns the answer if the exchange is worth remembering. Raises nothing of its own."""
@@ -134,6 +138,7 @@ class Answering:
         finally:
             await self._close_ticket(run, finish_reason)
         if error is not None:
+            self._remember(run, error)
             await self._tell_error(run, error)
             return None
         await self._tell_end(run, finish_reason)
@@ -143,6 +148,11 @@ class Answering:
 
     async def _admit(self, run: Run) -> None:
         request = run.request
+        held_s = self._blame.held_s(request, asyncio.get_running_loop().time())
+        if held_s > 0:
+            raise RateLimited(
+                "the model process died under your prompts several times", retry_after_s=math.ceil(held_s)
+            )
         if request.job_id is None:
             self._check_free_use(request)
             return
@@ -292,6 +302,14 @@ class Answering:
                 further["allowed_tokens"] = run.allowed_tokens  # the job's means ended the answer, not max_tokens
             await run.send(run.writer.end(finish_reason, run.usage, run.model, **further))
 
+    def _remember(self, run: Run, error: Exception) -> None:
+        """What an error says about its client, beyond this request."""
+        job_id = run.request.job_id
+        if isinstance(error, JobTaken) and job_id is not None:
+            self._contested(job_id)
+        elif isinstance(error, WorkerCrashed) and not run.has_sent:
+            self._blame.note(run.request, asyncio.get_running_loop().time())
+
     async def _tell_error(self, run: Run, error: Exception) -> None:
         match error:
             case EngineBusy():
@@ -305,10 +323,6 @@ class Answering:
                 )
             case RateLimited():
                 await self._fail(run, error.code, str(error), retry_after_s=error.retry_after_s)
-            case JobTaken():
-                if run.request.job_id is not None:
-                    self._contested(run.request.job_id)
-                await self._fail(run, error.code, str(error))
             case GenerationError() | AdmissionRefused():
                 await self._fail(run, error.code, str(error))
             case LedgerError():
