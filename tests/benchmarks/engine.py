@@ -16,7 +16,14 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from engine_contestants import EngineAlone, WholeProduct, environment, peer, served_llama  # noqa: E402
+from engine_contestants import (  # noqa: E402
+    EngineAlone,
+    WholeProduct,
+    bare_loop,
+    environment,
+    served_llama,
+    served_python,
+)
 from engine_rows import ROWS, Field, Line  # noqa: E402
 from engine_support import ready_engine  # noqa: E402
 from product_support import Product  # noqa: E402
@@ -59,8 +66,8 @@ async def make_field(stack: contextlib.AsyncExitStack, options: argparse.Namespa
         engine = await ready_engine(parallel=8, context_window=options.window, threads=options.threads)
         stack.push_async_callback(engine.stop)
         field.engine = EngineAlone(engine)
-        field.bare = await stack.enter_async_context(peer("bare", *setup))
-        field.python = await stack.enter_async_context(peer("llama", *setup))
+        field.bare = await stack.enter_async_context(bare_loop(*setup))
+        field.python = await stack.enter_async_context(served_python(options.window, options.threads))
     stack.push_async_callback(field.product.close)
     return field
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -145,6 +146,16 @@ class LlamaServer(Contestant):
                     answer.tokens = (part.get("usage") or {}).get("completion_tokens", answer.tokens)
 
 
+class PythonServer(LlamaServer):
+    """llama-cpp-python's own server. It answers one request after the other and tells no usage: each piece is a token."""
+
+    name = "llama-cpp-python"
+
+    async def ask(self, turns: Sequence[Message], count: int, seed: int, answer: Answer) -> None:
+        await super().ask(turns, count, seed, answer)
+        answer.tokens = len(answer.came_at)
+
+
 class WholeProduct(Contestant):
     """The application as a process: WebSocket in, tokens in the ledger, frames out. One socket an answer."""
 
@@ -164,8 +175,8 @@ class WholeProduct(Contestant):
     async def close(self) -> None:
         """Close the sockets of the last run; their sessions end soon after."""
         sockets, self._sockets = self._sockets, []
-        for socket in sockets:
-            await socket.close()
+        for opened in sockets:
+            await opened.close()
 
     async def ask(self, turns: Sequence[Message], count: int, seed: int, answer: Answer) -> None:
         await self.ask_on(self._sockets[seed], turns[-1].content, count, seed, answer, f"bench-{next(_numbers)}")
@@ -228,9 +239,46 @@ async def served_llama(window: int, parallel: int, threads: int) -> AsyncIterato
 
 
 @contextlib.asynccontextmanager
-async def peer(kind: str, window: int, parallel: int, threads: int) -> AsyncIterator[Run]:
-    """A peer in a process of its own."""
-    arguments = [str(PEERS), kind, str(small_model_path()), str(window), str(parallel), str(threads)]
+async def served_python(window: int, threads: int) -> AsyncIterator[PythonServer]:
+    """llama-cpp-python's server, in a process of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {
+        "model": small_model_path(), "n_ctx": window, "n_threads": threads, "n_threads_batch": threads, "flash_attn": True,
+        "interrupt_requests": False, "verbose": False, "host": "127.0.0.1", "port": port,
+    }  # fmt: skip
+    arguments = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "llama_cpp.server", *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(600)) as session:
+            url = f"http://127.0.0.1:{port}"
+            await answers(session, f"{url}/v1/models", process)
+            yield PythonServer(session, url)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+async def answers(session: aiohttp.ClientSession, url: str, process: asyncio.subprocess.Process) -> None:
+    """Wait until the process serves the URL."""
+    for _ in range(600):
+        assert process.returncode is None, "it ended: are the packages of the dev group installed?"
+        with contextlib.suppress(aiohttp.ClientError):
+            async with session.get(url):
+                return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"nothing answers at {url}")
+
+
+@contextlib.asynccontextmanager
+async def bare_loop(window: int, parallel: int, threads: int) -> AsyncIterator[Run]:
+    """The bare decode loop in a process of its own."""
+    arguments = [str(PEERS), str(small_model_path()), str(window), str(parallel), str(threads)]
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )

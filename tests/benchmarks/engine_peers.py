@@ -1,6 +1,6 @@
-"""The peers of the engine's benchmark that need a process of their own: the bare decode loop and llama-cpp-python's `Llama`.
+"""The peer of the engine's benchmark that needs a process of its own: the bare decode loop.
 
-`python engine_peers.py bare|llama MODEL WINDOW PARALLEL THREADS`; each line of standard input is a JSON list of prompts and a
+`python engine_peers.py MODEL WINDOW PARALLEL THREADS`; each line of standard input is a JSON list of prompts and a
 number of tokens, each line of output the seconds to each stream's first token, and to the end, and the tokens made.
 """
 
@@ -66,35 +66,8 @@ class BareLoop:
         return [first] * len(prompts), time.perf_counter() - started, count * len(prompts)
 
 
-class PythonLlama:
-    """llama-cpp-python's own class, one stream after the other."""
-
-    def __init__(self, model: str, window: int, _parallel: int, threads: int) -> None:
-        from llama_cpp import Llama
-
-        self.model = Llama(
-            model, n_ctx=window, n_threads=threads, n_threads_batch=threads, verbose=False, flash_attn=True
-        )
-
-    def run(self, prompts: Sequence[str], count: int) -> Outcome:
-        started = time.perf_counter()
-        firsts, made = [], 0
-        for seed, prompt in enumerate(prompts):
-            first = 0.0
-            stream = self.model.create_chat_completion(
-                [{"role": "user", "content": prompt}], max_tokens=count, stream=True, seed=seed, temperature=0.7
-            )
-            for part in stream:
-                if "content" in part["choices"][0]["delta"]:
-                    first = first or time.perf_counter() - started
-                    made += 1
-            firsts.append(first)
-        return firsts, time.perf_counter() - started, made
-
-
 def main() -> None:
-    kind, model, window, parallel, threads = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
-    peer = {"bare": BareLoop, "llama": PythonLlama}[kind](model, window, parallel, threads)
+    peer = BareLoop(sys.argv[1], *map(int, sys.argv[2:5]))
     print("READY", flush=True)
     for line in sys.stdin:
         prompts, count = json.loads(line)

@@ -21,6 +21,7 @@ from engine_contestants import (
     EngineAlone,
     LlamaServer,
     Outcome,
+    PythonServer,
     Run,
     WholeProduct,
     environment,
@@ -67,7 +68,7 @@ class Field:
     llama_server: LlamaServer | None = None
     engine: EngineAlone | None = None
     bare: Run | None = None
-    python: Run | None = None
+    python: PythonServer | None = None
 
 
 @dataclass
@@ -115,7 +116,7 @@ async def streams(field: Field) -> list[Line]:
         "bare loop": field.bare,
         "product": field.product.run,
         "llama-server": field.llama_server.run,
-        "llama-cpp-python": field.python,
+        "llama-cpp-python": field.python.run,
     }
     runs: dict[tuple[str, int], list[Outcome]] = {}
     cpu_s: dict[int, list[float]] = {1: [], 8: []}
