@@ -64,6 +64,8 @@ class SettingsPage(Page):
                 self.tr("SERVING"),
                 [
                     "model_path",
+                    "engine_url",
+                    "engine_model",
                     "context_window",
                     "gpu_layers",
                     "threads",
@@ -105,6 +107,8 @@ class SettingsPage(Page):
             "appearance": self.tr("Light or dark"),
             "log_level": self.tr("Log level"),
             "model_path": self.tr("Model file"),
+            "engine_url": self.tr("Server elsewhere"),
+            "engine_model": self.tr("Model on that server"),
             "context_window": self.tr("Context window"),
             "gpu_layers": self.tr("Layers on the GPU"),
             "threads": self.tr("CPU threads"),
