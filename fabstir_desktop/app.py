@@ -9,24 +9,31 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import qasync
 from PySide6.QtCore import QCoreApplication, Qt
+from PySide6.QtNetwork import QNetworkInformation
 from PySide6.QtWidgets import QApplication
 
-from fabstir_desktop.errors import FabstirError
+from fabstir_desktop.errors import ControlTaken, EnvironmentFault, FabstirError, LedgerLocked, UserError
+from fabstir_desktop.jobs.diagnosis import describe_gap
+from fabstir_desktop.jobs.events import GapNoticed, ProblemCleared, ProblemRaised
+from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.jobs.status import NodeStatus, WalletState
 from fabstir_desktop.logs import LogWriter, start_logging
-from fabstir_desktop.settings import Settings, default_data_dir, load_settings
+from fabstir_desktop.settings import Settings, load_settings
 from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.dialogs.prompts import Question
 from fabstir_desktop.ui.leaving import Leaving
 from fabstir_desktop.ui.log_store import LogStore
 from fabstir_desktop.ui.main_window import MainWindow
+from fabstir_desktop.ui.session_end import hold_session_end
 from fabstir_desktop.ui.theme import Theme
 from fabstir_desktop.ui.translation import install_translations
 from fabstir_desktop.ui.tray import Tray
@@ -42,6 +49,9 @@ log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 4.5
 _RAISE_LIMIT_S = 2.0
+_RAISE_AGAIN_S = 0.3
+_GIVE_WAY_S = 20.0
+"""A copy that is still starting has this long to answer."""
 _FIRST_PAINT_S = 0.05
 
 
@@ -76,7 +86,18 @@ def run_app(overrides: Mapping[str, Any], *, demo: bool = False, hidden: bool = 
 def _raise_running(settings: Settings) -> bool:
     from fabstir_desktop.server.control import call_running_now  # noqa: PLC0415 - only when starting
 
-    return call_running_now(settings.data_dir or default_data_dir(), "raise_window", {}, _RAISE_LIMIT_S) is not None
+    ends_at = time.monotonic() + _GIVE_WAY_S
+    while True:
+        try:
+            return call_running_now(settings.data_dir, "raise_window", _activation(), _RAISE_LIMIT_S) is not None
+        except EnvironmentFault:  # it is there, but busy starting
+            if time.monotonic() > ends_at:
+                raise
+
+
+def _activation() -> dict[str, str]:
+    """What Wayland gives the program that was clicked, for the window that is to be raised in its place."""
+    return {"activation_token": os.environ.get("XDG_ACTIVATION_TOKEN", "")}
 
 
 def _name_application() -> None:
@@ -101,6 +122,8 @@ class DesktopApp:
         self._is_hidden = hidden or settings.start_hidden
         self._exit_code = 0
         self._ended: asyncio.Event | None = None
+        self._is_stopped = False
+        self._network: QNetworkInformation | None = None
         self._demo: Demo | None = None
         self._node: HostNode | None = None
         self._control: ControlServer | None = None
@@ -117,7 +140,12 @@ class DesktopApp:
 
     def _connect(self) -> None:
         window, tray = self.window, self.tray
-        tray.openRequested.connect(self._toggle_window)
+        tray.openRequested.connect(window.bring_up)
+        tray.toggleRequested.connect(self._toggle_window)
+        tray.panel.appeared.connect(self._find_panel)
+        tray.panel.missing.connect(self._miss_panel)
+        tray.scheme, tray.shows_amounts = self._settings.tray_icon, self._settings.tray_amounts
+        tray.is_kept_awake = lambda: self._habits is not None and self._habits.is_keeping_awake
         tray.pageRequested.connect(self._show_page)
         tray.submitRequested.connect(window.submit)
         tray.pauseRequested.connect(window.pause)
@@ -128,7 +156,7 @@ class DesktopApp:
             lambda _: tray.tell_new_errors(is_window_seen=window.isVisible() and not window.isMinimized())
         )
         window.settings_page.settingStored.connect(self._take_setting)
-        self._app.commitDataRequest.connect(lambda _: self.end())
+        self._app.commitDataRequest.connect(lambda _: self.end_session())
         self._app.aboutToQuit.connect(self.window.remember_place)
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -139,7 +167,7 @@ class DesktopApp:
         logging.getLogger().addHandler(self._store)
         self._end_on_signals()
         self.tray.start()
-        if not self._is_hidden or not self.tray.is_available:
+        if not self._is_hidden:  # a hidden start waits for the panel: at login it often comes later
             self.window.show()
         await asyncio.sleep(_FIRST_PAINT_S)
         starting = asyncio.get_running_loop().create_task(self._start(), name="start")
@@ -151,10 +179,13 @@ class DesktopApp:
         return self._exit_code
 
     async def _watch_start(self, starting: asyncio.Task[None]) -> None:
-        """A start that failed stays on screen until it was read."""
+        """A start that failed stays on screen until it was read; one that met a running copy gives way to it."""
         if not starting.done() or starting.cancelled() or starting.exception() is None:
             return
         error = starting.exception()
+        if isinstance(error, LedgerLocked | ControlTaken) and await self._give_way():
+            self.end()
+            return
         self._exit_code = 2
         if isinstance(error, FabstirError):
             text = str(error)
@@ -187,11 +218,16 @@ class DesktopApp:
         self._node = node
         node.on_raise_window = self.window.bring_up
         node.on_quit = self.end
+        self._control = await serve_control(
+            node
+        )  # before the start: who starts a second copy meanwhile raises this one
         await node.start()
         self._habits = Habits(node)
         self._habits.start()
-        self._control = await serve_control(node)
+        node.feed.subscribe(GapNoticed, lambda event: self.bridge.noticed.emit(describe_gap(event.gap, time.time())))
         self.bridge.attach(node)
+        self._watch_network(node)
+        self._tell_panel(is_missing=self.tray.panel.is_known is False)
         if not self._is_demo:
             self._offer_first_steps()
 
@@ -214,6 +250,32 @@ class DesktopApp:
         else:
             once = Qt.ConnectionType.SingleShotConnection
             self.window.shown.connect(self.window.open_first_steps, once)
+
+    async def _give_way(self) -> bool:
+        """Raise the window of the copy that was quicker; it may need a moment to be able to. False: it has none."""
+        from fabstir_desktop.server.control import call_running  # noqa: PLC0415 - only when two starts met
+
+        ends_at = time.monotonic() + _GIVE_WAY_S
+        while time.monotonic() < ends_at:
+            try:
+                if (
+                    await call_running(self._settings.data_dir, "raise_window", _activation(), _RAISE_LIMIT_S)
+                    is not None
+                ):
+                    return True
+            except UserError as error:
+                log.info("the running copy does not show its window: %s", error)
+                return False
+            except FabstirError as error:
+                log.debug("the running copy is busy starting: %s", error)
+            await asyncio.sleep(_RAISE_AGAIN_S)
+        return False
+
+    def _watch_network(self, node: HostNode) -> None:
+        """Where the system tells of another network, the chain is asked at once instead of at the next poll."""
+        if QNetworkInformation.loadDefaultBackend():
+            self._network = QNetworkInformation.instance()
+            self._network.reachabilityChanged.connect(lambda _: self.bridge.run(node.refresh_chain()))
 
     async def _final_settings(self) -> Settings:
         if not self._is_demo:
@@ -243,6 +305,14 @@ class DesktopApp:
         if self._log_writer is not None:
             await asyncio.to_thread(self._log_writer.stop)
 
+        self._is_stopped = True
+
+    def end_session(self) -> None:
+        """The desktop's session ends: stop now, and hold its end for the seconds that the last claims need."""
+        self.end()
+        if self._node is not None:
+            hold_session_end(self.window, self.window.tr("Signing the last claims"), lambda: self._is_stopped)
+
     def end(self) -> None:
         """Begin to stop: no more questions, nothing lost."""
         if self._ended is not None:
@@ -259,10 +329,25 @@ class DesktopApp:
     # --- reactions ----------------------------------------------------------------------------------------------------
 
     def _toggle_window(self) -> None:
-        if self.window.isVisible() and self.window.isActiveWindow():
+        """By what is visible alone: which window lies on top, many desktops do not tell."""
+        if self.window.isVisible() and not self.window.isMinimized():
             self.leaving.close_window()
         else:
             self.window.bring_up()
+
+    def _find_panel(self) -> None:
+        self._tell_panel(is_missing=False)
+
+    def _miss_panel(self) -> None:
+        """No tray: the window must not be hidden, there would be no way back to it."""
+        self._tell_panel(is_missing=True)
+        if not self.window.isVisible():
+            self.window.show()
+
+    def _tell_panel(self, *, is_missing: bool) -> None:
+        if self._node is not None:
+            told = self.window.tr("Your desktop shows no tray; the window stays in the taskbar.")
+            self._node.feed.publish(ProblemRaised(problem("N01", told)) if is_missing else ProblemCleared("N01", ""))
 
     def _show_page(self, page: str, wanted: str) -> None:
         self.window.show_page(page, wanted)
@@ -273,3 +358,8 @@ class DesktopApp:
             self._theme.choose(str(value))
         elif name == "close_action":
             self.leaving.close_action = str(value)
+        elif name == "tray_icon":
+            self.tray.scheme = str(value)
+            self.tray.repaint()
+        elif name == "tray_amounts":
+            self.tray.shows_amounts = bool(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +15,7 @@ from fabstir_desktop.node import HostNode
 from fabstir_desktop.server.control import ControlServer
 
 _LONGEST_PAUSE_S = 7 * 86400.0
+_LONGEST_TOKEN = 512
 
 Handler = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
@@ -88,9 +90,12 @@ class _Commands:
         await self._node.resume()
         return self._node.status.sentence
 
-    async def raise_window(self, _: Mapping[str, Any]) -> Any:
+    async def raise_window(self, arguments: Mapping[str, Any]) -> Any:
         if self._node.on_raise_window is None:
             raise UserError("the running app has no window: it was started with --headless")
+        token = arguments.get("activation_token")
+        if isinstance(token, str) and token.isprintable() and 0 < len(token) < _LONGEST_TOKEN:
+            os.environ["XDG_ACTIVATION_TOKEN"] = token  # Qt hands it to the compositor when the window is activated
         self._node.on_raise_window()
         return True
 

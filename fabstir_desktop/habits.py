@@ -89,6 +89,11 @@ class Habits:
         self._cause: PauseCause | None = None
         self._tasks = OwnTasks()
 
+    @property
+    def is_keeping_awake(self) -> bool:
+        """Whether the machine is kept from sleeping just now."""
+        return self._awake.is_held
+
     def start(self) -> None:
         """Begin to look, if a setting asks for it."""
         settings = self._node.settings

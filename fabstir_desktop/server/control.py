@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fabstir_desktop import errors
-from fabstir_desktop.errors import EnvironmentFault, FabstirError, UserError
+from fabstir_desktop.errors import ControlTaken, EnvironmentFault, FabstirError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class ControlServer:
     async def start(self) -> None:
         """Open the socket. Raises EnvironmentFault if another app of this data directory answers, or it cannot be made."""
         if await asyncio.to_thread(_is_answered, self._data_dir):
-            raise EnvironmentFault(f"another fabstir-desktop runs with {self._data_dir}")
+            raise ControlTaken(f"another fabstir-desktop runs with {self._data_dir}")
         try:
             self._server, self._place = await (self._start_port() if sys.platform == "win32" else self._start_path())
         except OSError as error:

@@ -10,6 +10,7 @@ from PySide6.QtCore import QObject, Signal
 
 from fabstir_desktop.errors import EnvironmentFault, FabstirError
 from fabstir_desktop.jobs.events import RequestChanged
+from fabstir_desktop.jobs.status import PauseKind, ServingState
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.dialogs.prompts import Question
@@ -33,6 +34,8 @@ class Leaving(QObject):
         self._has_tray = has_tray
         self.close_action = "ask"
         self.question: Question | None = None
+        self._is_close_question = False
+        self._finishing: asyncio.Task[None] | None = None
         window.closing.connect(self.close_window)
         window.quitRequested.connect(self.ask_to_quit)
 
@@ -66,6 +69,7 @@ class Leaving(QObject):
             remember=self.tr("Do not ask again"),
             detail=hint,
         )
+        self._is_close_question = True
         self.question.open()
 
     def _close_as(self, answer: str, remembered: bool) -> None:
@@ -90,14 +94,20 @@ class Leaving(QObject):
     # --- quitting -----------------------------------------------------------------------------------------------------
 
     def ask_to_quit(self) -> None:
-        """Quit at once if nothing is open; else say what is, and ask."""
+        """Quit at once if nothing is open; else say what is, and ask. A wish to quit is stronger than one to close."""
+        if self.question is not None and self._is_close_question:
+            self.question.reject()
+        if self._finishing is not None:
+            self._ask_while_finishing()
+            return
         open_work = self.open_work()
         if open_work is None:
             self.quitNow.emit()
             return
+        self._window.bring_up()
         if self.question is not None:
             return
-        self._window.bring_up()
+        self._is_close_question = False
         self.question = Question(
             self._window,
             self.tr("Quit and stop serving"),
@@ -134,31 +144,76 @@ class Leaving(QObject):
         self.question = None
         match answer:
             case "finish":
-                self._bridge.run(self._finish(), done=lambda _: self.quitNow.emit())
+                self._finishing = self._bridge.run(self._finish(), done=self._quit_if_finished)
+                self._finishing.add_done_callback(lambda _: self._end_finishing())
             case "claim":
                 self._bridge.run(self._claim(), done=lambda _: self.quitNow.emit())
             case "quit":
                 self.quitNow.emit()
 
-    async def _finish(self) -> None:
+    def _ask_while_finishing(self) -> None:
+        """The host wants to quit although the app already does: it may be in a hurry, or have changed its mind."""
+        self._window.bring_up()
+        if self.question is not None:
+            return
+        self._is_close_question = False
+        self.question = Question(
+            self._window,
+            self.tr("Quit and stop serving"),
+            self.open_work() or self.tr("The last claim is being sent."),
+            [
+                ("wait", self.tr("Go on finishing, then quit")),
+                ("quit", self.tr("Stop now and quit")),
+                ("serve", self.tr("Do not quit; serve on")),
+            ],
+            self._answer_while_finishing,
+            detail=self.tr("The app finishes the running requests and then quits."),
+            otherwise="wait",
+        )
+        self.question.open()
+
+    def _answer_while_finishing(self, answer: str, _: bool) -> None:
+        self.question = None
+        if answer == "quit":
+            self.quitNow.emit()
+        elif answer == "serve":
+            self._window.resume()
+
+    def _quit_if_finished(self, is_finished: bool) -> None:
+        if is_finished:
+            self.quitNow.emit()
+
+    def _end_finishing(self) -> None:
+        self._finishing = None
+
+    async def _finish(self) -> bool:
+        """Let the running requests end, then claim. False: the host has resumed serving, nothing is quit.
+
+        Raises EnvironmentFault after half an hour; the host serves on then.
+        """
         node = self._bridge.node
         if node is None:
-            return
-        await node.pause()
+            return True
+        await node.pause(kind=PauseKind.TO_STOP)
         self._bridge.noticed.emit(self.tr("Finishing the running requests; then the app claims and quits."))
         try:
             async with asyncio.timeout(_FINISH_LIMIT_S):
-                await self._until_idle(node)
+                is_finished = await self._until_idle(node)
         except TimeoutError:
-            raise EnvironmentFault(self.tr("The requests still run after half an hour. The app stays open.")) from None
-        await self._claim()
+            await node.resume()
+            raise EnvironmentFault(self.tr("The requests still run after half an hour. The host serves on.")) from None
+        if is_finished:
+            await self._claim()
+        return is_finished
 
-    async def _until_idle(self, node: HostNode) -> None:
+    async def _until_idle(self, node: HostNode) -> bool:
+        """Returns whether nothing runs any more; False as soon as the host takes prompts again."""
         idle = asyncio.Event()
 
         def look() -> None:
             server = node.status.server
-            if not (server.active_requests or server.queued_requests):
+            is_idle = not (server.active_requests or server.queued_requests)
+            if is_idle or node.status.state is ServingState.SERVING:
                 idle.set()
 
         forget = node.feed.subscribe(RequestChanged, lambda _: look())
@@ -166,6 +221,7 @@ class Leaving(QObject):
         try:
             look()
             await idle.wait()
+            return node.status.state is not ServingState.SERVING
         finally:
             forget()
             self._bridge.tick.disconnect(look)

@@ -6,8 +6,11 @@ desktops that mirror menus over D-Bus do not follow rebuilt ones. No amounts and
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 from PySide6.QtCore import QObject, Qt, QTimer, Signal
@@ -16,19 +19,22 @@ from PySide6.QtWidgets import QMenu, QSystemTrayIcon
 
 from fabstir_desktop.jobs.problems import Problem, Severity
 from fabstir_desktop.jobs.status import NodeStatus, ServingState
-from fabstir_desktop.jobs.views import JobView
+from fabstir_desktop.jobs.views import EarningsPoint, JobView, TokenAmount
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui import icons
 from fabstir_desktop.ui.bridge import Bridge
+from fabstir_desktop.ui.panel import PanelWatch
 from fabstir_desktop.ui.reasons import claim_refusal, claimable, submit_all_refusal
 from fabstir_desktop.ui.strip import pause_choices
 from fabstir_desktop.ui.words import TrayShape, serving_word, severity_word, tray_shape
 
 JOBS_SHOWN = 5
 _UPDATE_MS = 1000
-_PANEL_WAIT_MS = 1000
-_PANEL_TRIES = 30
+_ONE_CLICK_S = 0.4
+"""A double click arrives as a click and a double click; the second half within this time is no other wish."""
+_TODAY_EVERY_S = 30.0
 _MESSAGE_MS = 10_000
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,8 @@ class Tray(QObject):
     """Icon and menu."""
 
     openRequested = Signal()
+    toggleRequested = Signal()
+    """The icon was clicked: open the window, or put it away."""
     pageRequested = Signal(str, str)
     submitRequested = Signal(object)
     pauseRequested = Signal(str)
@@ -55,7 +63,13 @@ class Tray(QObject):
         self._bridge = bridge
         self._shape: TrayShape | None = None
         self._job_ids: list[int | None] = [None] * JOBS_SHOWN
-        self._tries = 0
+        self._clicked_at = 0.0
+        self._today_read_at: float | None = None
+        self._today = ""
+        self.scheme = "auto"
+        """`light` or `dark` for panels that are not in the desktop's scheme."""
+        self.shows_amounts = True
+        self.is_kept_awake: Callable[[], bool] = lambda: False
         self._told: set[tuple[str, str]] = set()
         self.menu = QMenu()
         self.icon = QSystemTrayIcon(self)
@@ -65,9 +79,9 @@ class Tray(QObject):
         self._timer = QTimer(self)
         self._timer.setInterval(_UPDATE_MS)
         self._timer.timeout.connect(self.update)
-        self._panel_timer = QTimer(self)
-        self._panel_timer.setInterval(_PANEL_WAIT_MS)
-        self._panel_timer.timeout.connect(self._look_for_panel)
+        self.panel = PanelWatch(self)
+        self.panel.appeared.connect(self._show_in_panel)
+        QGuiApplication.styleHints().colorSchemeChanged.connect(self.repaint)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -77,13 +91,12 @@ class Tray(QObject):
         self.icon.show()
         self.icon.setToolTip(self.tooltip())
         self._timer.start()
-        if not QSystemTrayIcon.isSystemTrayAvailable():
-            self._panel_timer.start()
+        self.panel.start()
 
     def stop(self) -> None:
         """Take the icon away."""
         self._timer.stop()
-        self._panel_timer.stop()
+        self.panel.stop()
         self.icon.hide()
 
     @property
@@ -91,18 +104,26 @@ class Tray(QObject):
         """Whether a panel shows the icon. (`isVisible` would be true even if nothing did.)"""
         return QSystemTrayIcon.isSystemTrayAvailable()
 
-    def _look_for_panel(self) -> None:
-        self._tries += 1
-        if QSystemTrayIcon.isSystemTrayAvailable():
-            self.icon.hide()
-            self.icon.show()
-            self._panel_timer.stop()
-        elif self._tries >= _PANEL_TRIES:
-            self._panel_timer.stop()
+    def _show_in_panel(self) -> None:
+        """A panel that came, or came back: it is given the icon anew, with a tool tip set after it is shown."""
+        self.icon.hide()
+        self.icon.show()
+        self.icon.setToolTip("")
+        self.icon.setToolTip(self.tooltip())
 
     def _activate(self, reason: QSystemTrayIcon.ActivationReason) -> None:
-        if reason in {QSystemTrayIcon.ActivationReason.Trigger, QSystemTrayIcon.ActivationReason.DoubleClick}:
-            self.openRequested.emit()
+        if sys.platform == "darwin":
+            return  # a click opens the menu there
+        now = time.monotonic()
+        is_click = reason in {QSystemTrayIcon.ActivationReason.Trigger, QSystemTrayIcon.ActivationReason.DoubleClick}
+        if is_click and now - self._clicked_at > _ONE_CLICK_S:
+            self._clicked_at = now
+            self.toggleRequested.emit()
+
+    def repaint(self) -> None:
+        """The scheme has changed: draw the icon in its tints."""
+        self._shape = None
+        self.update()
 
     def tell_new_errors(self, *, is_window_seen: bool) -> None:
         """Say once what has begun to stop serving or payment; while the window is seen it says so itself."""
@@ -129,6 +150,8 @@ class Tray(QObject):
         self.submit_reason = self._add("")
         self.job_lines = [self._add("", partial(self._submit_job, place)) for place in range(JOBS_SHOWN)]
         self.more_jobs = self._add("", partial(self.pageRequested.emit, "jobs", "unclaimed"))
+        self.today = self._add("")
+        self.awake = self._add("")
         self.menu.addSeparator()
         self.pause_menu = self.menu.addMenu(self.tr("Pause serving"))
         for text, how in pause_choices():
@@ -151,15 +174,20 @@ class Tray(QObject):
         shape = tray_shape(status, problems)
         if shape is not self._shape:
             self._shape = shape
-            dark = QGuiApplication.styleHints().colorScheme() is not Qt.ColorScheme.Light
-            self.icon.setIcon(icons.tray_icon(shape, dark_panel=dark))
+            self.icon.setIcon(icons.tray_icon(shape, dark_panel=self._is_panel_dark()))
         if self.icon.toolTip() != self.tooltip():
             self.icon.setToolTip(self.tooltip())
         _write(self.head, Line(self.tooltip(), is_enabled=False))
         _write(self.network, self._network_line(status))
         _write(self.problem, self._problem_line(problems))
         self._write_jobs(status)
+        self._write_today(status)
         self._write_pause(status)
+
+    def _is_panel_dark(self) -> bool:
+        if self.scheme in {"light", "dark"}:
+            return self.scheme == "dark"
+        return QGuiApplication.styleHints().colorScheme() is not Qt.ColorScheme.Light
 
     @property
     def shape(self) -> TrayShape | None:
@@ -224,11 +252,43 @@ class Tray(QObject):
         if job_id is not None:
             self.submitRequested.emit(job_id)
 
+    # --- today --------------------------------------------------------------------------------------------------------
+
+    def _write_today(self, status: NodeStatus | None) -> None:
+        self._read_today()
+        is_told = self.shows_amounts and bool(self._today)
+        _write(self.today, Line(self._today, is_enabled=False, is_visible=is_told))
+        running = status.server.active_requests if status else 0
+        told = self.tr("Keeping the computer awake: %n request(s) running", "", running)
+        _write(self.awake, Line(told, is_enabled=False, is_visible=bool(running) and self.is_kept_awake()))
+
+    def _read_today(self) -> None:
+        """What was settled since midnight, asked for twice a minute: the menu is a glance, not a meter."""
+        node, now = self._bridge.node, time.monotonic()
+        is_fresh = self._today_read_at is not None and now - self._today_read_at < _TODAY_EVERY_S
+        if node is None or not self.shows_amounts or is_fresh:
+            return
+        self._today_read_at = now
+        midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+        work = node.earnings_series(since=midnight, bucket_seconds=_DAY_S)
+        self._bridge.run(work, done=self._take_today, failed=lambda _: None)
+
+    def _take_today(self, points: list[EarningsPoint]) -> None:
+        total: dict[str, int] = {}
+        for point in points:
+            for amount in point.earned:
+                total[amount.token] = total.get(amount.token, 0) + amount.amount
+        amounts = [TokenAmount(token, value) for token, value in sorted(total.items())]
+        self._today = self.tr("Today: {amounts} settled").format(amounts=fmt.amounts(amounts)) if amounts else ""
+
+    # --- pausing ------------------------------------------------------------------------------------------------------
+
     def _write_pause(self, status: NodeStatus | None) -> None:
         state = status.state if status else None
+        can_resume = state in {ServingState.PAUSED, ServingState.DRAINING}
         pausing = self.pause_menu.menuAction()
-        _write(pausing, Line(pausing.text(), state is ServingState.SERVING, state is not ServingState.PAUSED))
-        _write(self.resume, Line(self.resume.text(), is_visible=state is ServingState.PAUSED))
+        _write(pausing, Line(pausing.text(), state is ServingState.SERVING, not can_resume))
+        _write(self.resume, Line(self.resume.text(), is_visible=can_resume))
 
 
 def _write(action: QAction, line: Line) -> None:

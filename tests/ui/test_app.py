@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import SCALE
 
 START_LIMIT_S = 60
 STOP_LIMIT_S = 5.5
@@ -76,6 +77,33 @@ def test_a_second_start_raises_the_first_and_a_signal_ends_it_within_five_second
     errors = (tmp_path / "err").read_text()
     assert "Traceback" not in errors
     assert "never awaited" not in errors
+
+
+@pytest.mark.parametrize("later_s", [0.0, 0.8])
+def test_of_two_starts_at_once_one_serves_and_the_other_gives_way_without_a_question(
+    tmp_path: Path, later_s: float
+) -> None:
+    """The second start comes while the first is still starting: it waits for it and raises its window."""
+    command = [sys.executable, "-m", "fabstir_desktop"]
+    processes = []
+    with (tmp_path / "err").open("wb") as errors:
+        try:
+            for wait_s in (0.0, later_s):
+                time.sleep(wait_s)
+                processes.append(subprocess.Popen(command, env=_environment(tmp_path), stderr=errors))
+            limit = time.monotonic() + START_LIMIT_S * SCALE
+            while len([one for one in processes if one.poll() is None]) > 1:
+                assert time.monotonic() < limit, (tmp_path / "err").read_text()
+                time.sleep(0.1)
+            assert sorted(one.poll() is None for one in processes) == [False, True]
+            assert {one.poll() for one in processes} == {None, 0}, (tmp_path / "err").read_text()
+            while _status(tmp_path) is None:
+                assert time.monotonic() < limit, (tmp_path / "err").read_text()
+            assert "cannot start" not in (tmp_path / "err").read_text()
+        finally:
+            for one in processes:
+                one.kill()
+                one.wait()
 
 
 def test_a_setting_that_cannot_be_used_ends_the_start_with_one_line(tmp_path: Path) -> None:

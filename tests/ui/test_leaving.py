@@ -13,6 +13,8 @@ from pytestqt.qtbot import QtBot
 from ui_support import CHAIN, SERVER, FakeNode, make_job
 
 from fabstir_desktop.jobs.events import RequestChanged
+from fabstir_desktop.jobs.status import ServingState
+from fabstir_desktop.ui import leaving as leaving_module
 from fabstir_desktop.ui.leaving import Leaving
 from fabstir_desktop.ui.main_window import MainWindow
 
@@ -107,6 +109,65 @@ def test_finishing_waits_for_the_running_requests_then_claims_then_quits(
     busy_node.feed.publish(RequestChanged(None))
     qtbot.waitUntil(lambda: ended == [1])
     assert busy_node.calls[-1] == ("checkpoint", None)
+
+
+def _begin_to_finish(qtbot: QtBot, leaving: Leaving, node: FakeNode) -> None:
+    leaving.ask_to_quit()
+    assert leaving.question is not None
+    leaving.question.button_by_answer["finish"].click()
+    qtbot.waitUntil(lambda: node.status.state is ServingState.DRAINING)
+    assert node.status.sentence.endswith("then stopping")
+
+
+def test_who_asks_again_while_requests_are_finished_can_stop_at_once(
+    qtbot: QtBot, leaving: Leaving, busy_node: FakeNode
+) -> None:
+    _begin_to_finish(qtbot, leaving, busy_node)
+    leaving.ask_to_quit()
+    assert leaving.question is not None
+    assert list(leaving.question.button_by_answer) == ["wait", "quit", "serve"]
+    with qtbot.waitSignal(leaving.quitNow):
+        leaving.question.button_by_answer["quit"].click()
+
+
+def test_who_changes_their_mind_while_requests_are_finished_serves_on(
+    qtbot: QtBot, leaving: Leaving, busy_node: FakeNode
+) -> None:
+    ended: list[int] = []
+    leaving.quitNow.connect(lambda: ended.append(1))
+    _begin_to_finish(qtbot, leaving, busy_node)
+    leaving.ask_to_quit()
+    assert leaving.question is not None
+    leaving.question.button_by_answer["serve"].click()
+    qtbot.waitUntil(lambda: busy_node.status.state is ServingState.SERVING)
+    busy_node.feed.publish(RequestChanged(None))
+    qtbot.waitUntil(lambda: leaving._finishing is None)
+    busy_node.set_status(server=IDLE)
+    qtbot.wait(200)
+    assert ended == []
+    assert ("checkpoint", None) not in busy_node.calls
+
+
+def test_requests_that_never_end_leave_the_host_serving_not_paused(
+    qtbot: QtBot, leaving: Leaving, busy_node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaving_module, "_FINISH_LIMIT_S", 0.3)
+    _begin_to_finish(qtbot, leaving, busy_node)
+    qtbot.waitUntil(lambda: busy_node.status.state is ServingState.SERVING)
+    assert ("resume",) in busy_node.calls
+
+
+def test_quitting_takes_the_place_of_the_question_how_to_close(
+    qtbot: QtBot, window: MainWindow, leaving: Leaving
+) -> None:
+    window.close()
+    closing = leaving.question
+    assert closing is not None
+    leaving.ask_to_quit()
+    assert leaving.question is not None
+    assert leaving.question is not closing
+    assert "finish" in leaving.question.button_by_answer
+    assert not closing.isVisible()
 
 
 def test_cancelling_the_question_changes_nothing(qtbot: QtBot, leaving: Leaving, busy_node: FakeNode) -> None:

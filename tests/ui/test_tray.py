@@ -112,6 +112,8 @@ def test_each_state_has_its_shape(qtbot: QtBot, tray: Tray, window: MainWindow, 
 def test_actions_are_changed_in_place_and_only_if_something_changed(
     qtbot: QtBot, tray: Tray, window: MainWindow, busy_node: FakeNode
 ) -> None:
+    tray.shows_amounts = False  # they are read by the minute, whatever the jobs do
+    tray.update()
     before = tray.menu.actions()
     told: list[str] = []
     for action in before:
@@ -147,12 +149,13 @@ def test_a_demo_is_called_a_demo(qtbot: QtBot, tray: Tray, window: MainWindow, b
 
 
 def test_a_panel_that_comes_late_gets_the_icon(qtbot: QtBot, tray: Tray, monkeypatch: pytest.MonkeyPatch) -> None:
-    from PySide6.QtWidgets import QSystemTrayIcon
-
     tray.start()
-    assert tray._panel_timer.isActive(), "offscreen has no panel"
-    monkeypatch.setattr(QSystemTrayIcon, "isSystemTrayAvailable", lambda: True)
-    qtbot.waitUntil(lambda: not tray._panel_timer.isActive(), timeout=3000)
+    assert tray.panel.is_known is None, "offscreen has no panel"
+    shown: list[str] = []
+    monkeypatch.setattr(tray.icon, "show", lambda: shown.append("shown"))
+    tray.panel._is_there = lambda: True
+    qtbot.waitUntil(lambda: tray.panel.is_known is True, timeout=3000)
+    assert shown == ["shown"]
     tray.stop()
 
 

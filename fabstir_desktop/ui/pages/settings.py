@@ -59,7 +59,10 @@ class SettingsPage(Page):
 
     def _groups(self) -> list[tuple[str, list[str]]]:
         groups = [
-            (self.tr("GENERAL"), ["close_action", "start_hidden", "appearance", "log_level"]),
+            (
+                self.tr("GENERAL"),
+                ["close_action", "start_hidden", "appearance", "tray_icon", "tray_amounts", "log_level"],
+            ),
             (
                 self.tr("SERVING"),
                 [
@@ -105,6 +108,8 @@ class SettingsPage(Page):
             "close_action": self.tr("Closing the window"),
             "start_hidden": self.tr("Start hidden"),
             "appearance": self.tr("Light or dark"),
+            "tray_icon": self.tr("Icon for a light or dark panel"),
+            "tray_amounts": self.tr("Amounts in the tray"),
             "log_level": self.tr("Log level"),
             "model_path": self.tr("Model file"),
             "engine_url": self.tr("Server elsewhere"),
