@@ -6,30 +6,29 @@ import asyncio
 import gc
 import json
 import statistics
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 from attack_support import raw_socket
 from engine_support import Script, ScriptedEngine, counting_script
 from server_support import ServerProcess, ask, inference, send, server_process, serving, tokens_of, until
 
 IDLE = 1000
+KEPT = 0.97
 
 
-async def stream_rate(server: ServerProcess) -> float:
-    """Tokens per second of eight streams together."""
+async def cpu_per_token_s(server: ServerProcess) -> float:
+    """Seconds of a core that a token of eight streams costs the server: other programs' work does not add to it."""
 
     async def one(number: int) -> int:
         async with server.connect(compression=None) as socket:
-            return tokens_of(await ask(socket, inference(job_id=number, session_id=f"r{number}", max_tokens=150)))
+            return tokens_of(await ask(socket, inference(job_id=number, session_id=f"r{number}", max_tokens=400)))
 
-    began = time.perf_counter()
+    before_s = server.cpu_s
     tokens = sum(await asyncio.gather(*(one(number) for number in range(8))))
-    assert tokens == 8 * 150
-    return tokens / (time.perf_counter() - began)
+    assert tokens == 8 * 400
+    return (server.cpu_s - before_s) / tokens
 
 
 @asynccontextmanager
@@ -45,33 +44,32 @@ async def idle_connections(server: ServerProcess) -> AsyncIterator[None]:
         await server.until_metric("fabstir_connections", 0)
 
 
-async def check_idle_connections(tmp_path: Path, rounds: int, share: float) -> None:
-    """Rounds alone and beside the idle ones by turns, so that what else the machine does weighs on both alike."""
-    async with server_process(tmp_path, delay_s=0.005, max_connections=IDLE + 50) as server:
-        await stream_rate(server)
+async def kept_throughput(server: ServerProcess, most_rounds: int) -> float:
+    """What share of a core's tokens is left beside a thousand idle connections.
+
+    Rounds alone and beside by turns, at least three, then until the share is seen or the rounds are over: a cost that is
+    there does not go away by measuring again, noise does.
+    """
+    alone_s, beside_s, kept = [], [], 0.0
+    while len(alone_s) < 3 or (len(alone_s) < most_rounds and kept < KEPT):
+        alone_s.append(await cpu_per_token_s(server))
+        async with idle_connections(server):
+            beside_s.append(await cpu_per_token_s(server))
+        kept = statistics.median(alone_s) / statistics.median(beside_s)
+    print(json.dumps({"cpu_us_per_token": round(statistics.median(alone_s) * 1e6, 1), "kept": round(kept, 3)}))
+    return kept
+
+
+async def test_a_thousand_idle_connections_cost_twenty_kilobytes_each_and_three_percent_together(
+    tmp_path: Path,
+) -> None:
+    async with server_process(tmp_path, delay_s=0.002, max_connections=2 * IDLE) as server:
+        await cpu_per_token_s(server)
         before = server.memory_bytes
         async with idle_connections(server):
             each = (server.memory_bytes - before) / IDLE
-        alone, beside = [], []
-        for _ in range(rounds):
-            alone.append(await stream_rate(server))
-            async with idle_connections(server):
-                beside.append(await stream_rate(server))
-    kept = statistics.median(beside) / statistics.median(alone)
-    print(
-        json.dumps({"bytes_each": round(each), "tokens_per_s": round(statistics.median(alone)), "kept": round(kept, 3)})
-    )
-    assert each <= 20 * 1024
-    assert kept >= share
-
-
-async def test_a_thousand_idle_connections_cost_little_memory_and_no_speed(tmp_path: Path) -> None:
-    await check_idle_connections(tmp_path, 3, 0.75)  # other work may share the cores
-
-
-@pytest.mark.long
-async def test_a_thousand_idle_connections_cost_three_percent_at_most(tmp_path: Path) -> None:
-    await check_idle_connections(tmp_path, 15, 0.97)
+        assert each <= 20 * 1024
+        assert await kept_throughput(server, most_rounds=15) >= KEPT
 
 
 async def short_sessions(server: ServerProcess, count: int) -> None:
@@ -100,11 +98,6 @@ async def check_short_sessions(tmp_path: Path, count: int) -> None:
         assert await server.tasks() <= tasks
 
 
-async def test_a_thousand_short_sessions_leave_nothing(tmp_path: Path) -> None:
-    await check_short_sessions(tmp_path, 1000)
-
-
-@pytest.mark.long
 async def test_ten_thousand_short_sessions_leave_nothing(tmp_path: Path) -> None:
     await check_short_sessions(tmp_path, 10_000)
 
