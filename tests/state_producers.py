@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -266,6 +267,10 @@ async def _contested(_: Path) -> list[Problem]:
     return [exposure.contested_problem(JOB)]
 
 
+async def _unknown_proxy(_: Path) -> list[Problem]:
+    return [exposure.unknown_proxy_problem("127.0.0.1")]
+
+
 QUOTE = Quote(b"", 120_000, FeeOffer(2 * GWEI, 100), 0)
 PRODUCERS: dict[str, Callable[[Path], Awaitable[list[Problem]]]] = {
     "K01": lambda folder: _wallet(folder, lambda _: None),
@@ -296,6 +301,8 @@ PRODUCERS: dict[str, Callable[[Path], Awaitable[list[Problem]]]] = {
     "S01": _derived(server=ServerStatus(None, 0, 0, 0, 0, "Port 8080 is used by node.exe (4312).")),
     "S02": _derived(_engine(EngineState.RESTARTING, "the model process ended: signal 9")),
     "S03": _derived(_engine(EngineState.FAILED, "the model process crashed 3 times")),
+    "S04": _derived(_engine(EngineState.RESTARTING, "no token for 60 s", is_hung=True)),
+    "S05": _derived(replace(_engine(), queued_requests=32, queue_limit=32)),
     "S06": _derived(serving=ServingState.PAUSED, reason="on battery"),
     "S07": _derived(serving=ServingState.DRAINING),
     "J01": _told(lambda board: tell_headroom(board, JOB, 20)),
@@ -305,6 +312,7 @@ PRODUCERS: dict[str, Callable[[Path], Awaitable[list[Problem]]]] = {
     "D01": _derived(failure="disk full"),
     "X01": _plaintext,
     "X02": _contested,
+    "X03": _unknown_proxy,
 }
 
 

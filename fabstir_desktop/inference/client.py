@@ -94,6 +94,8 @@ class EngineClient:
             warning=supervisor.warning,
             failure=supervisor.failure,
             gpu_free_bytes=supervisor.gpu_free_bytes,
+            is_hung=supervisor.is_hung,
+            queue_limit=self._options.limits.queue_length,
         )
 
     async def start(self) -> None:

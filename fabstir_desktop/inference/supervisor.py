@@ -85,6 +85,8 @@ class Supervisor:
         self.failure = EngineFailure.NONE
         self.gpu_free_bytes = 0
         """What the GPUs had free before this model was loaded."""
+        self.is_hung = False
+        """It said nothing for too long and is started again."""
         self.silent_s = 0.0
         """How long the worker has said nothing; the owner's watchdog counts it up."""
         self._options = options
@@ -192,6 +194,7 @@ class Supervisor:
         """A watchdog's verdict."""
         if self._process is not None:
             log.warning("ending the model process: %s", why)
+            self.is_hung = True
             self._process.kill(why)
 
     def _report_end(self, task: asyncio.Task[None]) -> None:
@@ -362,6 +365,7 @@ class Supervisor:
         self.state = state
         self.warning = self.warning if state is EngineState.READY else ""
         self.failure = self.failure if state is EngineState.FAILED else EngineFailure.NONE
+        self.is_hung = self.is_hung and state is not EngineState.READY
         self.detail = detail
         self._owner.worker_changed()
 

@@ -28,6 +28,7 @@ def derive_problems(
         _ledger_problem(ledger_failure),
         _wallet_problem(wallet),
         _engine_problem(engine),
+        _queue_problem(engine),
         _server_problem(server),
         _serving_problem(serving, doing),
     ]
@@ -87,12 +88,20 @@ def _engine_problem(engine: EngineStatus) -> Problem | None:
             return None
 
 
+def _queue_problem(engine: EngineStatus) -> Problem | None:
+    if engine.queue_limit == 0 or engine.queued_requests < engine.queue_limit:
+        return None
+    return problem("S05", f"The queue is full ({engine.queue_limit}). New prompts are told to come back later.")
+
+
 def _restart_problem(engine: EngineStatus) -> Problem:
     """Why no model is served just now."""
     if engine.is_remote:
         message = f"No model is served: {engine.detail}."
         return problem("S02", message, advice="Start that server, or correct its address.", page="settings")
     cause = f": {engine.detail}" if engine.detail else ""
+    if engine.is_hung:
+        return problem("S04", f"The model process hung and is started again{cause}")
     return problem("S02", f"The model process stopped and is started again{cause}")
 
 

@@ -137,6 +137,10 @@ class EngineStatus:
     load_progress: float
     restarts: int
     worker_pid: int | None
+    is_hung: bool = False
+    """The worker is started again because it said nothing for too long."""
+    queue_limit: int = 0
+    """How many prompts may wait; 0 where there is no line."""
     warning: str = ""
     """What the host should know while it serves: layers that are not on the GPU, memory that was short."""
     failure: EngineFailure = EngineFailure.NONE

@@ -35,6 +35,7 @@ _ONE_CLICK_S = 0.4
 _TODAY_EVERY_S = 30.0
 _MESSAGE_MS = 10_000
 _DAY_S = 86_400
+_LINE_CHARACTERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,10 @@ class Tray(QObject):
         worst = next((problem for problem in problems if problem.severity > Severity.INFORMATION), None)
         if worst is None:
             return Line("", is_visible=False)
-        return Line(f"{severity_word(worst.severity)} {worst.code}: {worst.message}")
+        text = worst.message
+        if len(text) > _LINE_CHARACTERS:  # a menu is as wide as its longest line
+            text = text[:_LINE_CHARACTERS].rsplit(" ", 1)[0] + "…"
+        return Line(f"{severity_word(worst.severity)} {worst.code}: {text}")
 
     def _open_problem(self) -> None:
         for problem in self._bridge.problems:
