@@ -228,7 +228,7 @@ class Answering:
             sampling=prompt.sampling,
             stop=prompt.stop,
             job_key="" if request.job_id is None else str(request.job_id),
-            cache_key=f"{request.session.key.identity} {request.session.key.session_id}",
+            cache_key=request.session.cache_key,
             client=request.peer.group,
         )
 

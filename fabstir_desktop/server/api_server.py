@@ -17,7 +17,7 @@ from fabstir_desktop.errors import EnvironmentFault, FabstirError
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.accounting import Accountant
 from fabstir_desktop.jobs.events import RequestChanged
-from fabstir_desktop.jobs.generation import Engine
+from fabstir_desktop.jobs.generation import Engine, KeepsConversations
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.status import ServerStatus, StatusSource
 from fabstir_desktop.server.access import Access
@@ -87,6 +87,10 @@ class ApiServer:
             idle_s=settings.session_idle_seconds,
             limits=self._limits,
         )
+        if isinstance(engine, KeepsConversations):
+            keeper: KeepsConversations = engine
+            self._protocol.session_over = lambda session: keeper.forget(session.cache_key)
+        self._protocol.waiting.queued = lambda: engine.status.queued_requests
         self._metrics = ServerMetrics(lambda: status_source.status, lambda: Counter(self._doorkeeper.refused), feed)
         self._announcer = Announcer(settings, feed, self._tell_job, self._instance)
         self._answering = Answering(

@@ -47,6 +47,12 @@ class Limits:
     sessions: int = 4096
     sessions_per_socket: int = 32
     prompts_waiting_per_session: int = 16
+    prompts_waiting: int = 32
+    """Behind an earlier one of their session, and in the engine's line."""
+    prompts_waiting_per_job: int = 2
+    """In its other sessions: what one session sends ahead is served in order, and bounded by the other limits."""
+    prompts_waiting_per_address: int = 4
+    prompts_waiting_s: float = 30.0
     prompts_per_address: int = 16
     """Running and waiting together."""
     prompts_per_minute: float = 240.0

@@ -9,6 +9,7 @@ pinned to the peer that first used it for as long as a session of that peer uses
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from uuid import uuid4
 
 from fabstir_desktop.server.actions import (
@@ -52,6 +53,7 @@ from fabstir_desktop.server.session import (
     idlest,
     take_name,
 )
+from fabstir_desktop.server.waiting_room import WaitingRoom
 
 CLOSE_NORMAL = 1000
 CLOSE_TRY_LATER = 1013
@@ -67,6 +69,8 @@ class Protocol:
         self._idle_s = idle_s
         self._limits = limits
         self._rates = PromptRates(limits)
+        self.waiting = WaitingRoom(limits)
+        self.session_over: Callable[[Session], None] = lambda _: None
         self._sockets: dict[int, Socket] = {}
         self._sessions: dict[SessionKey, Session] = {}
         self.openness = Openness(self._sessions)
@@ -86,7 +90,7 @@ class Protocol:
     @property
     def waiting_count(self) -> int:
         """Prompts that wait for an earlier one of their session."""
-        return sum(request.state is RequestState.WAITING for request in self._live.values())
+        return len(self.waiting)
 
     @property
     def running_count(self) -> int:
@@ -121,7 +125,7 @@ class Protocol:
             session.sockets.discard(socket_id)
             if not session.sockets:
                 session.deserted_at_s = now_s
-                if self._grace_s <= 0 or not self._is_worth_keeping(session):
+                if self._grace_s <= 0 or not session.is_worth_keeping:
                     actions += self._end(session, CancelReason.GONE)
         return actions
 
@@ -180,13 +184,16 @@ class Protocol:
             return self._finish(session)
         if session.waiting:
             return self._start(session)
-        if not session.sockets and not self._is_worth_keeping(session):
+        if not session.sockets and not session.is_worth_keeping:
             return self._end(session, CancelReason.GONE)
         return []
 
     def tick(self, now_s: float) -> list[Action]:
-        """Some time has passed: end deserted and idle sessions, close sockets that do nothing."""
+        """Some time has passed: refuse who waited too long, end deserted and idle sessions, close sockets that do nothing."""
         actions: list[Action] = []
+        for request, reply in self.waiting.overdue(now_s):
+            self._take_out(request)
+            actions.append(reply)
         for session in list(self._sessions.values()):
             is_deserted = session.deserted_at_s is not None and now_s - session.deserted_at_s >= self._grace_s
             is_idle = session.running is None and not session.waiting and now_s - session.used_at_s >= self._idle_s
@@ -246,7 +253,9 @@ class Protocol:
             self._check_pin(job_id, socket.peer)
             if self._is_resent(socket, session, prompt):
                 return []  # the running answer is the answer
-            self._check_load(socket, session, job_id, now_s)
+            self.waiting.check(session, job_id, socket.peer, self._live.values())
+            if not socket.peer.is_loopback:
+                self._rates.take(socket.peer.group, job_id, now_s)
         except Refusal as refusal:
             session_id = prompt.session_id or (socket.current.session_id if socket.current else None)
             return self._refuse(socket, ReplyWriter(prompt.request_id, session_id), refusal, job_id)
@@ -254,6 +263,7 @@ class Protocol:
         request = PromptRequest(uuid4().hex, socket.socket_id, session, prompt, job_id, socket.peer)
         self._live[request.key] = request
         session.waiting.append(request)
+        self.waiting.enter(request, now_s)
         return self._start(session) if session.running is None else []
 
     @staticmethod
@@ -266,16 +276,6 @@ class Protocol:
     def _check_pin(self, job_id: int | None, peer: Peer) -> None:
         if self._pins.is_anothers(job_id, peer):
             raise Contested("JOB_NOT_VALID", "this job is in use by another client")
-
-    def _check_load(self, socket: Socket, session: Session, job_id: int | None, now_s: float) -> None:
-        limits, peer = self._limits, socket.peer
-        if len(session.waiting) >= limits.prompts_waiting_per_session:
-            raise Refusal("BUSY", f"{len(session.waiting)} prompts of this session wait already", retry_after_s=5)
-        if peer.is_loopback:
-            return
-        if sum(request.peer.group == peer.group for request in self._live.values()) >= limits.prompts_per_address:
-            raise Refusal("BUSY", "too many prompts from your address at the same time", retry_after_s=5)
-        self._rates.take(peer.group, job_id, now_s)
 
     def _is_resent(self, socket: Socket, session: Session, prompt: Prompt) -> bool:
         """The very same frame again while the first is being served: one generation answers both.
@@ -346,23 +346,19 @@ class Protocol:
     def _open(self, socket: Socket, key: SessionKey, now_s: float, *, is_named: bool) -> Session:
         self.openness.check_new_session()
         if len(socket.sessions) >= self._limits.sessions_per_socket:
-            raise Refusal("BUSY", "too many sessions on one connection", retry_after_s=30)
+            raise self.waiting.busy("too many sessions on one connection")
         if len(self._sessions) >= self._limits.sessions:
-            raise Refusal("BUSY", "this host has too many sessions", retry_after_s=30)
+            raise self.waiting.busy("this host has too many sessions")
         session = Session(key, is_named, now_s, used_at_s=now_s, account_name=take_name(key.session_id, self._names))
         session.sockets.add(socket.socket_id)
         socket.sessions.add(session)
         self._sessions[key] = session
         return session
 
-    @staticmethod
-    def _is_worth_keeping(session: Session) -> bool:
-        """Whether a session without sockets waits for its client: only if there is something to come back to."""
-        return session.is_named and bool(session.jobs or session.conversation)
-
     def _start(self, session: Session) -> list[Action]:
         request = session.running = session.waiting.popleft()
         request.state = RequestState.RUNNING
+        self.waiting.leave(request)
         return [Start(request)]
 
     def _cancel(self, request: PromptRequest, reason: CancelReason) -> list[Action]:
@@ -371,10 +367,15 @@ class Protocol:
         request.cancelled = reason
         if request.state is RequestState.RUNNING:
             return [Cancel(request)]
+        self._take_out(request)
+        return [] if reason is CancelReason.GONE else [Abandon(request)]
+
+    def _take_out(self, request: PromptRequest) -> None:
+        """It waits no more, and never ran."""
         request.state = RequestState.ENDED
         request.session.waiting.remove(request)
+        self.waiting.leave(request)
         self._live.pop(request.key, None)
-        return [] if reason is CancelReason.GONE else [Abandon(request)]
 
     def _end(self, session: Session, reason: CancelReason) -> list[Action]:
         if session.is_over:
@@ -393,6 +394,7 @@ class Protocol:
 
     def _finish(self, session: Session) -> list[Action]:
         """Nothing of the session runs any more: let go of its jobs."""
+        self.session_over(session)
         self._names.discard(session.account_name)
         self._pins.release(session)
         return [EndSession(session)] if session.jobs else []

@@ -161,6 +161,16 @@ class Session:
         """The id as ledger and client know it."""
         return self.key.session_id
 
+    @property
+    def cache_key(self) -> str:
+        """What an engine knows the conversation by."""
+        return f"{self.key.identity} {self.key.session_id}"
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether, without sockets, it waits for its client: only if there is something to come back to."""
+        return self.is_named and bool(self.jobs or self.conversation)
+
     def turns_for(self, request: PromptRequest, context_window: int) -> tuple[Message, ...]:
         """The conversation to render for the request: what the client gave, or what is kept, and the new turn."""
         prompt = request.prompt

@@ -319,6 +319,71 @@ def test_too_many_prompts_in_one_session_are_busy() -> None:
     assert error["retry_after_s"] > 0
 
 
+def test_two_prompts_of_a_job_wait_over_its_sessions_and_one_of_a_third_hears_its_place() -> None:
+    machine = protocol()
+    socket = opened(machine)
+    for session in ("a", "b", "c"):
+        machine.job_admitted(started(prompt(machine, socket, session_id=session, job_id=1)))
+    for session in ("a", "b"):
+        assert prompt(machine, socket, session_id=session, job_id=1, id=session) == []
+    [error] = replies(prompt(machine, socket, session_id="c", job_id=1, id="third"))
+    assert (error["code"], error["id"], error["position"]) == ("BUSY", "third", 3)
+    assert error["retry_after_s"] > 0
+    assert machine.waiting_count == 2
+    assert started(prompt(machine, socket, session_id="d", job_id=1)), "a session that runs nothing does not wait here"
+
+
+def test_four_prompts_of_an_address_wait_and_those_of_this_machine_are_not_counted() -> None:
+    machine = protocol()
+    for peer, expected in ((ALICE, ["BUSY"]), (LOCAL, [])):
+        socket = opened(machine, peer)
+        codes: list[str] = []
+        for number in range(5):
+            assert started(prompt(machine, socket, session_id=f"s{number}", job_id=None))
+            codes += [reply["code"] for reply in replies(prompt(machine, socket, session_id=f"s{number}", id=number))]
+        assert codes == expected
+
+
+def test_thirty_two_wait_at_most_with_those_in_the_engines_line() -> None:
+    machine = protocol()
+    machine.waiting.queued = lambda: 30
+    socket = opened(machine)
+    started(prompt(machine, socket, session_id="s"))
+    assert prompt(machine, socket, session_id="s", id=1) == []
+    assert prompt(machine, socket, session_id="s", id=2) == []
+    [error] = replies(prompt(machine, socket, session_id="s", id=3))
+    assert (error["code"], error["position"]) == ("BUSY", 33)
+
+
+def test_a_prompt_whose_turn_does_not_come_in_thirty_seconds_is_busy_with_its_place() -> None:
+    machine = protocol()
+    socket = opened(machine)
+    running = started(prompt(machine, socket, 0.0, session_id="s"))
+    prompt(machine, socket, 1.0, session_id="s", id="early")
+    prompt(machine, socket, 2.0, session_id="s", id="late")
+    assert machine.tick(30.9) == []
+    [error] = replies(machine.tick(31.0))
+    assert (error["type"], error["code"], error["id"], error["position"]) == ("error", "BUSY", "early", 1)
+    assert machine.waiting_count == 1
+    following = started(machine.request_ended(running, None, 31.5))
+    assert following.prompt.request_id == "late"
+    assert machine.tick(100.0) == [], "one that runs waits no more"
+
+
+def test_the_end_of_every_session_is_told_once_when_nothing_of_it_runs() -> None:
+    machine = protocol()
+    over: list[str] = []
+    machine.session_over = lambda session: over.append(session.session_id)
+    socket = opened(machine)
+    running = started(prompt(machine, socket, session_id="s"))
+    feed(machine, socket, type="session_end", session_id="s")
+    assert over == []
+    machine.request_ended(running, None, 1.0)
+    assert over == ["s"]
+    machine.socket_closed(socket, 2.0)
+    assert over == ["s"]
+
+
 def test_addresses_are_limited_and_this_machine_is_not() -> None:
     machine = protocol()
     socket = opened(machine, ALICE)
