@@ -1,13 +1,16 @@
 """Where log lines go: standard error and a rotating file, written by a thread so that a slow disk never stops the loop.
 
-A line is one line: control characters (and with them forged lines) are escaped.
+A line is one line, and shows what it holds: control characters, writing directions and everything else without a shape of its
+own are escaped. What others can make us write is limited in number.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import queue
 import sys
+from dataclasses import dataclass
 from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from pathlib import Path
 
@@ -17,20 +20,79 @@ LINE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _FILE_BYTES = 5_000_000
 _FILES_KEPT = 5
 _QUEUE_LIMIT = 10_000
-_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160), 0x2028, 0x2029) if code != ord("\t")}
+_OF_CLIENTS = ("fabstir_desktop.server", "websockets", "asyncio")
+"""Whose lines a client can cause, as many as it likes."""
+_LINES_PER_S = 50
+_PLACES_REMEMBERED = 256
+
+
+def escaped(text: str) -> str:
+    """The text with everything that cannot be seen written out. Lone surrogates too, which no file could take."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\t" else f"\\x{ord(one):02x}" for one in text)
 
 
 class OneLineFormatter(logging.Formatter):
-    """Format a record as one line per logged line; only tracebacks of our own keep their line breaks."""
+    """Format a record as one line, a traceback with it: the queue has made it part of the message."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Escape what a client could have put into the message."""
-        record.message = record.message.translate(_ESCAPES)
+        record.message = escaped(record.message)
         return super().formatMessage(record)
 
 
+@dataclass(slots=True)
+class _Place:
+    second: int
+    lines: int = 0
+    left_out: int = 0
+
+
+class LineRate:
+    """At most so many lines a second from each place in the code that clients can make write."""
+
+    def __init__(self, lines_per_s: int = _LINES_PER_S) -> None:
+        self._lines_per_s = lines_per_s
+        self._places: dict[tuple[str, int], _Place] = {}
+
+    def take(self, record: logging.LogRecord) -> tuple[bool, int]:
+        """Whether the record is written, and how many of its kind were left out before it. DEBUG is the host's own wish."""
+        if record.levelno < logging.INFO or not record.name.startswith(_OF_CLIENTS):
+            return True, 0
+        key, second = (record.pathname, record.lineno), int(record.created)
+        place = self._places.get(key)
+        if place is None:
+            if len(self._places) >= _PLACES_REMEMBERED:
+                self._places.clear()
+            place = self._places[key] = _Place(second)
+        left_out = 0
+        if place.second != second:
+            left_out, place.left_out = place.left_out, 0
+            place.second, place.lines = second, 0
+        place.lines += 1
+        if place.lines > self._lines_per_s:
+            place.left_out += 1
+            return False, 0
+        return True, left_out
+
+
 class _DroppingQueueHandler(QueueHandler):
-    """Drop lines rather than block when the writer thread cannot keep up."""
+    """Drop lines rather than block when the writer thread cannot keep up, or when a client causes too many."""
+
+    def __init__(self, records: queue.Queue[logging.LogRecord]) -> None:
+        super().__init__(records)
+        self._rate = LineRate()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line, and before it how many of its kind were not."""
+        is_written, left_out = self._rate.take(record)
+        if left_out:
+            told = copy.copy(record)
+            told.msg, told.args, told.exc_info = f"{left_out} lines of the next kind were left out", None, None
+            super().emit(told)
+        if is_written:
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Swallow a full queue; everything else is shown as usual."""
