@@ -31,6 +31,13 @@
 <context>
     <name>Tray</name>
     <message numerus="yes">
+        <source>Keeping the computer awake: %n request(s) running</source>
+        <translation>
+            <numerusform>Keeping the computer awake: %n request running</numerusform>
+            <numerusform>Keeping the computer awake: %n requests running</numerusform>
+        </translation>
+    </message>
+    <message numerus="yes">
         <source>%n request(s) running</source>
         <translation>
             <numerusform>%n request running</numerusform>

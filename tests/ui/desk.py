@@ -57,6 +57,7 @@ class Desk:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.log = folder / "app.log"
         self.app: subprocess.Popen[bytes] | None = None
+        self.panel: subprocess.Popen[bytes] | None = None
 
     # --- processes ----------------------------------------------------------------------------------------------------
 
@@ -90,7 +91,7 @@ class Desk:
         """How often the app has logged the words."""
         return self.log.read_text(errors="replace").count(words)
 
-    def open_screen(self) -> None:
+    def open_screen(self, *, with_panel: bool = True) -> None:
         """Screen, window manager, panel."""
         reading, writing = os.pipe()
         command = ("Xvfb", "-displayfd", str(writing), "-screen", "0", f"{SIZE[0]}x{SIZE[1]}x24", "-nolisten", "tcp")
@@ -101,18 +102,35 @@ class Desk:
         assert number, "Xvfb did not start"
         self.environment["DISPLAY"] = f":{number}"
         self.spawn("openbox")
+        if with_panel:
+            self.start_panel()
+
+    def start_panel(self) -> None:
+        """The panel, now or after the one before was ended; returns once it takes icons."""
         panel = self.folder / "tint2rc"
         panel.write_text(_PANEL, encoding="utf-8")
-        self.spawn("tint2", "-c", str(panel))
+        self.panel = self.spawn("tint2", "-c", str(panel))
         self.wait_for(lambda: bool(self.windows("tint2", visible=False)), 20, "the panel")
 
-    def start_app(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start the app; returns once its window is on the screen."""
+    def end_panel(self) -> None:
+        """The panel crashes."""
+        assert self.panel is not None
+        self.panel.kill()
+        self.panel.wait()
+        self.wait_for(lambda: not self.windows("tint2", visible=False), 20, "the end of the panel")
+
+    def launch_app(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start the app without waiting for its window."""
         self.app = self.spawn(
             sys.executable, "-m", "fabstir_desktop", "--data-dir", str(self.data_dir), *arguments, log=self.log
         )
-        self.wait_for(lambda: bool(self.windows(WINDOW)), 60, "the window")
         return self.app
+
+    def start_app(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start the app; returns once its window is on the screen."""
+        app = self.launch_app(*arguments)
+        self.wait_for(lambda: bool(self.windows(WINDOW)), 60, "the window")
+        return app
 
     def stop(self) -> None:
         """End everything, the newest first."""
@@ -185,6 +203,13 @@ class Desk:
         self.wait_for(lambda: self.tray_icon() is not None, 40, "the icon in the panel")
         self.click(*(self.tray_icon() or (0, 0)), button=3)
         self.wait_for(self.has_menu, 20, "the tray's menu")
+
+    def click_in_tray_menu(self, share: float) -> None:
+        """Open the tray's menu and click at this share of its height with the mouse."""
+        self.open_tray_menu()
+        left, top, width, height = max(self._own_places(), key=lambda place: place[2])
+        self.click(left + width // 2, top + round(height * share))
+        self.wait_for(lambda: not self.has_menu(), 20, "the end of the menu")
 
     def choose_in_tray_menu(self, *keys: str) -> None:
         """Open the tray's menu, go to a line with the keyboard, choose it."""

@@ -141,9 +141,11 @@ async def _walk(folder: Path, suffix: str, node: object) -> None:
     wizard = window.open_first_steps()
     for place in range(len(wizard.steps)):
         if wizard.current is wizard.test:
-            wizard.run_test()
+            wizard.test.run_test()
+        if wizard.current is wizard.reach:
+            wizard.reach.check()
         await asyncio.sleep(0.3)
-        if place in {0, 1, 2, 4, 6}:
+        if place in {0, 1, 2, 4, 6, 7, 8}:
             wizard.grab().save(str(folder / f"8-first-steps-{place + 1}-{suffix}.png"))
         wizard.go(1)
     leaving = Leaving(bridge, window, lambda: True)
