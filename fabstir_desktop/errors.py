@@ -151,6 +151,12 @@ class JobNotValid(AdmissionRefused):
     """The job is not ours, not open, unknown to the contract, or used by another session."""
 
 
+class JobUnchecked(JobNotValid):
+    """There is no contact with the job's contract: the job may be good, come back later."""
+
+    retry_after_s = 10.0
+
+
 class JobTaken(JobNotValid):
     """Another client was the first to use the job."""
 

@@ -23,6 +23,7 @@ from fabstir_desktop.errors import (
     GenerationError,
     JobNotValid,
     JobTaken,
+    JobUnchecked,
     LedgerError,
     RateLimited,
     WorkerCrashed,
@@ -321,7 +322,7 @@ class Answering:
                 await self._fail(
                     run, error.code, str(error), prompt_tokens=error.prompt_tokens, context_window_size=window
                 )
-            case RateLimited():
+            case RateLimited() | JobUnchecked():
                 await self._fail(run, error.code, str(error), retry_after_s=error.retry_after_s)
             case GenerationError() | AdmissionRefused():
                 await self._fail(run, error.code, str(error))

@@ -21,6 +21,7 @@ from fabstir_desktop.errors import (
     ChainError,
     DepositExhausted,
     JobNotValid,
+    JobUnchecked,
     RateLimited,
 )
 from fabstir_desktop.jobs.account import JobAccount
@@ -158,6 +159,7 @@ class JobGate:
         return known
 
     async def _ask(self, job_id: int, signer: Signer, known: _Known) -> None:
+        began = self._clock()
         try:
             async with asyncio.timeout(CHECK_LIMIT_S):
                 await self._first_look()
@@ -167,7 +169,10 @@ class JobGate:
         except AdmissionRefused as refusal:
             known.refusal, known.good = refusal, False
         except (ChainError, TimeoutError):
-            await self._go_on_without_chain(job_id, signer, known)
+            try:
+                await self._go_on_without_chain(job_id, signer, known, ends_at=began + self._wait_for_chain_s)
+            except JobUnchecked as refusal:  # who waits behind this prompt need not find out anew
+                known.refusal, known.checked_at = refusal, self._clock()
             return
         else:
             known.refusal, known.good = None, True
@@ -221,20 +226,21 @@ class JobGate:
         if not facts.is_open:
             raise JobNotValid(f"Job {facts.job_id} has ended")
 
-    async def _go_on_without_chain(self, job_id: int, signer: Signer, known: _Known) -> None:
+    async def _go_on_without_chain(self, job_id: int, signer: Signer, known: _Known, ends_at: float) -> None:
         if known.good:
             return
         account = await self._ledger.account(job_id)
         if account is not None and account.claimed > 0:
             known.good, known.refusal = True, None  # it was claimed from before: it was good then
             return
-        if await self._checked_late(job_id, signer, known):
+        if await self._checked_late(job_id, signer, known, ends_at):
             return
-        raise JobNotValid(f"Job {job_id} cannot be checked now: there is no contact with its contract. Try again later")
+        raise JobUnchecked(
+            f"Job {job_id} cannot be checked now: there is no contact with its contract. Try again later"
+        )
 
-    async def _checked_late(self, job_id: int, signer: Signer, known: _Known) -> bool:
+    async def _checked_late(self, job_id: int, signer: Signer, known: _Known, ends_at: float) -> bool:
         """Wait for the chain as long as the host allows; True once the job was found good. Raises AdmissionRefused."""
-        ends_at = self._clock() + self._wait_for_chain_s
         while self._clock() < ends_at:
             await asyncio.sleep(_LOOK_AGAIN_S)
             if not self._is_ready():
