@@ -58,7 +58,16 @@ class SettingsPage(Page):
         layout.addStretch(1)
 
     def _groups(self) -> list[tuple[str, list[str]]]:
-        groups = [
+        """Titles and the names below them; a setting that stands in no group stands in the last one."""
+        groups = self._named_groups()
+        fields = list(editable_fields())
+        known = {name for _, names in groups for name in names}
+        found = [(title, [name for name in names if name in fields]) for title, names in groups]
+        others = [name for name in fields if name not in known]
+        return [*found, (self.tr("OTHER"), others)] if others else found
+
+    def _named_groups(self) -> list[tuple[str, list[str]]]:
+        return [
             (
                 self.tr("GENERAL"),
                 ["close_action", "start_hidden", "appearance", "tray_icon", "tray_amounts", "log_level"],
@@ -97,11 +106,6 @@ class SettingsPage(Page):
                 ["rpc_url", "chain_id", "settlement_contract", "contract_proof_system", "contract_job_marketplace"],
             ),
         ]
-        fields = list(editable_fields())
-        known = {name for _, names in groups for name in names}
-        found = [(title, [name for name in names if name in fields]) for title, names in groups]
-        others = [name for name in fields if name not in known]
-        return [*found, (self.tr("OTHER"), others)] if others else found
 
     def _titles(self) -> dict[str, str]:
         return {
