@@ -52,7 +52,6 @@ from fabstir_desktop.tasks import OwnTasks
 log = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.25
-_CERTIFICATE_CHECK_TICKS: Final = 240
 _END_SESSION_LIMIT_S: Final = 60.0
 _LARGE_FRAME_BYTES: Final = 32 * 1024
 """Frames above are decoded in a thread, so that they do not hold up the tokens of others."""
@@ -335,10 +334,9 @@ class ApiServer:
 
     async def _tick(self) -> None:
         """What takes no event to become due; also stands in for timers on the token's way."""
-        ticks = 0
+        looked_at_s = self._now()
         while True:
             await asyncio.sleep(_TICK_S)
-            ticks += 1
             now_s = self._now()
             self._perform(self._protocol.tick(now_s))
             self._perform(self._protocol.make_room(self._doorkeeper.crowding, now_s))
@@ -347,7 +345,8 @@ class ApiServer:
                 if run.accepted is not None and now_s - run.last_event_s > self._limits.stall_s:
                     run.request.cancelled = run.request.cancelled or CancelReason.STALLED
                     self._cancel(run.request)
-            if ticks % _CERTIFICATE_CHECK_TICKS == 0 and self._certificate is not None:
+            if self._certificate is not None and now_s - looked_at_s >= self._limits.certificate_check_s:
+                looked_at_s = now_s
                 await self._renew(self._certificate)
 
     @staticmethod

@@ -68,6 +68,9 @@ class Limits:
     frame_cost_bytes: int = 1 << 10
     """What the smallest frame counts as."""
 
+    certificate_check_s: float = 60.0
+    """How often the certificate's files are looked at for a renewal."""
+
     admission_s: float = 30.0
     stall_s: float = 600.0
     """An engine that gives no event for so long is taken for dead; its own watchdog acts long before."""

@@ -38,8 +38,9 @@ class Certificate:
         stamp = self._look()
         try:
             # tried on a second context first: half a renewal must not break the running one
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._certificate, self._key)
-            self.context.load_cert_chain(self._certificate, self._key)
+            for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.context):
+                # an encrypted key is refused: without a password given OpenSSL would ask for one on the terminal, and wait
+                context.load_cert_chain(self._certificate, self._key, password="")
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
             raise EnvironmentFault(f"TLS_CERTIFICATE and TLS_KEY cannot be used: {reason}") from error
