@@ -205,3 +205,23 @@ async def flood(socket: Any, message: str) -> None:
             await socket.wait_closed()
         finally:
             socket.transport.abort()
+
+
+async def test_a_message_is_not_slow_while_it_is_the_host_who_does_not_read(tmp_path: Path) -> None:
+    limits = Limits(message_s=0.3, frames_burst=1, frames_per_s=4)
+    frame = json.dumps({"type": "ping", "padding": "x" * 100}).encode()
+    async with (
+        serving(tmp_path, limits=limits, trusted_proxies=("127.0.0.1",)) as world,
+        world.connect(additional_headers=STRANGER) as patient,
+    ):
+        for _ in range(12):  # more than are read at once: the rest waits for the rate, and the socket with it
+            patient.protocol.send_text(frame)
+        patient.protocol.send_text(json.dumps(inference(job_id=5)).encode())
+        data = b"".join(patient.protocol.data_to_send())
+        patient.transport.write(data[:-10])
+        await asyncio.sleep(1.5)
+        patient.transport.write(data[-10:])
+        while (kept := await receive(patient))["type"] != "stream_end":
+            pass
+        assert kept["reason"] == "complete"
+        assert doorkeeper(world).refused["slow message"] == 0
