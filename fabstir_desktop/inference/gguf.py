@@ -128,7 +128,7 @@ class _HeaderReader:
         if version not in (2, 3):
             raise self._bad(f"its GGUF version {version & 0xFFFF} is not supported")
         tensor_count, entry_count = self._u64(), self._u64()
-        if not 0 < tensor_count <= MAX_TENSORS or entry_count > MAX_ENTRIES:
+        if tensor_count > MAX_TENSORS or entry_count > MAX_ENTRIES:
             raise self._bad("its counts of tensors or entries are out of range")
         values: dict[str, Value] = {}
         for _ in range(entry_count):
@@ -136,6 +136,8 @@ class _HeaderReader:
             if key in values:
                 raise self._bad("an entry occurs twice")
             values[key] = self._value(self._u32())
+        if tensor_count == 0 and not _is_split(values):
+            raise self._bad("its counts of tensors or entries are out of range")
         alignment = values.get("general.alignment", DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
             raise self._bad("its alignment is no sensible power of two")
@@ -234,3 +236,9 @@ class _HeaderReader:
 
     def _bad(self, what: str) -> ModelFileError:
         return ModelFileError(f"{self._name} cannot be used: {what}")
+
+
+def _is_split(values: dict[str, Value]) -> bool:
+    """Whether the file is one part of several: the first may hold the header alone."""
+    count = values.get("split.count")
+    return isinstance(count, int) and count > 1

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fabstir_desktop.errors import ModelFileError
+from fabstir_desktop.inference.machine import usable_cores
 from fabstir_desktop.inference.model_files import inspect_model
 from fabstir_desktop.inference.process import worker_environment
 from fabstir_desktop.inference.worker import REPLAY_ARGUMENT
@@ -68,7 +69,7 @@ def replay_check(
     model = inspect_model(model_path)
     if not prompt_ids or not token_ids:
         return ReplayReport((), ())
-    threads = threads or os.cpu_count()
+    threads = threads or usable_cores()
     task = {"path": str(model.path), "prompt": list(prompt_ids), "tokens": list(token_ids), "threads": threads}
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
@@ -126,8 +127,8 @@ def _penalty_slack(sampling: SamplingParameters) -> float:
 
 def _command() -> list[str]:
     if getattr(sys, "frozen", False):
-        return [sys.executable, REPLAY_ARGUMENT]
-    return [sys.executable, "-P", "-m", "fabstir_desktop.inference.worker", REPLAY_ARGUMENT]
+        return [sys.executable, REPLAY_ARGUMENT, str(os.getpid())]
+    return [sys.executable, "-P", "-m", "fabstir_desktop.inference.worker", REPLAY_ARGUMENT, str(os.getpid())]
 
 
 def run_replay() -> None:

@@ -38,12 +38,13 @@ def main(argv: list[str]) -> int:
     if REPLAY_ARGUMENT in argv:
         from fabstir_desktop.inference.replay import run_replay  # noqa: PLC0415 - the worker proper has no use for it
 
+        _die_with_parent(_parent_of(argv))
         _be_the_first_to_go()
         run_replay()
         return 0
     incoming, outgoing = _take_streams()
     faulthandler.enable(all_threads=False)
-    _die_with_parent(int(argv[-1]) if argv and argv[-1].isdigit() else 0)
+    _die_with_parent(_parent_of(argv))
     _be_the_first_to_go()
     Worker(incoming, outgoing).run()
     return 0
@@ -130,6 +131,10 @@ def _take_streams() -> tuple[BinaryIO, BinaryIO]:
     os.close(nothing)
     os.dup2(2, 1)
     return incoming, outgoing
+
+
+def _parent_of(argv: list[str]) -> int:
+    return int(argv[-1]) if argv and argv[-1].isdigit() else 0
 
 
 def _die_with_parent(parent_pid: int) -> None:

@@ -57,20 +57,20 @@ async def test_poison_that_fits_is_read_while_others_get_their_tokens_and_a_newc
     try:
         for name, prompt in prompts.items():
             bystander = Answer()
-            beside = asyncio.create_task(collect(engine, ask("Write a very long story.", 4000), bystander))
+            beside = asyncio.create_task(collect(engine, ask("Write a very long story.", 4000, job_key="1"), bystander))
             await wait_until(lambda seen=bystander: len(seen.token_ids) > 2)  # type: ignore[misc]
             accepted, tokens = asyncio.Event(), 0
 
             async def read(text: str = prompt, is_accepted: asyncio.Event = accepted) -> None:
                 nonlocal tokens
-                async for event in engine.generate(ask(text, 2)):
+                async for event in engine.generate(ask(text, 2, job_key="2")):
                     is_accepted.set()
                     tokens += len(event.token_ids) if isinstance(event, Piece) else 0
 
             reading = asyncio.create_task(read())
             await asyncio.wait_for(accepted.wait(), scaled(60))
             before = len(bystander.token_ids)
-            newcomer = await asyncio.wait_for(collect(engine, ask("Say hello.", 2)), scaled(60))
+            newcomer = await asyncio.wait_for(collect(engine, ask("Say hello.", 2, job_key="3")), scaled(60))
             await asyncio.wait_for(reading, scaled(120))
             assert len(newcomer.token_ids) == 2, name
             assert 0 < tokens <= 2, f"{name} is decoded, not refused"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabstir_desktop.inference import machine
+from fabstir_desktop.inference import loop, machine, wire
 from fabstir_desktop.inference.gpu import ALL_LAYERS, Device, Needs, layer_attempts, layers_that_fit, shortfall
+from fabstir_desktop.inference.lanes import Lanes
+from fabstir_desktop.inference.llama import LlamaError, OutOfMemory
 
 GIB = 1024**3
 NEEDS = Needs(8 * GIB, 1 * GIB, 32)
@@ -77,6 +83,75 @@ def test_layers_that_are_not_where_they_should_be_are_said(
     text = shortfall(wanted, offloaded, devices, NEEDS, machine_has_gpu=has_gpu)
     assert words in text
     assert bool(words) == bool(text)
+
+
+class FakeModel:
+    """A model of which so many layers fit, and the context beside so many."""
+
+    tried: list[int]
+    trained_window, layer_count = 4096, 32
+
+    def __init__(self, _path: str, *, gpu_layers: int, progress: Callable[[float], None]) -> None:
+        type(self).tried.append(gpu_layers)
+        self.layers = 32 if gpu_layers < 0 else gpu_layers
+        self.is_closed = False
+        if self.layers > 24:
+            raise LlamaError("llama.cpp cannot load this file")
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeCore:
+    window = 2048
+
+    def __init__(self, model: FakeModel, *_: object) -> None:
+        if model.layers > 8:
+            raise OutOfMemory("there is not enough memory for the context")
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[..., loop.Loaded]:
+    FakeModel.tried = []
+    monkeypatch.setattr(loop, "LlamaModel", FakeModel)
+    monkeypatch.setattr(loop, "EngineCore", FakeCore)
+    monkeypatch.setattr(loop, "Preparer", lambda *_: SimpleNamespace(common_prefix=list))
+    monkeypatch.setattr(loop, "LlamaLog", lambda: SimpleNamespace(offloaded_layers=0))
+    monkeypatch.setattr(loop, "gpu_devices", lambda: [LARGE])
+
+    def run(**changes: Any) -> loop.Loaded:
+        fields = {"weights_bytes": 8 * GIB, "cache_bytes": GIB, "layer_count": 32, **changes}
+        return loop.load_model(
+            wire.Load("/m", 2048, 8, changes.pop("gpu_layers", None), 2, 0, **fields), lambda _: None
+        )
+
+    return run
+
+
+def test_weights_or_a_context_that_do_not_fit_are_tried_with_fewer_layers_and_the_shortfall_is_told(
+    load: Callable[..., loop.Loaded],
+) -> None:
+    ready = load().ready
+    assert FakeModel.tried == [ALL_LAYERS, 24, 16, 8]
+    assert "32 of 32 layers run on the CPU" in ready.warning  # the fake log saw none of them go
+    assert ready.gpu_free_bytes == LARGE.free_bytes
+
+
+def test_after_deaths_in_loading_the_next_worker_begins_with_fewer_layers(load: Callable[..., loop.Loaded]) -> None:
+    load(failed_loads=3)
+    assert FakeModel.tried == [8]
+
+
+def test_a_number_that_the_host_chose_and_that_does_not_fit_is_an_error_of_memory(
+    load: Callable[..., loop.Loaded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[wire.Message] = []
+    with pytest.raises(OutOfMemory):
+        loop.load_model(wire.Load("/m", 2048, 8, 20, 2, 0, 8 * GIB, GIB, 32), said.append)
+    loop.serve(
+        wire.Load("/m", 2048, 8, 20, 2, 0, 8 * GIB, GIB, 32), Lanes(), SimpleQueue(), said.append, lambda body: body
+    )
+    assert said == [wire.LoadFailed("there is not enough memory for the context", is_memory=True)]
 
 
 def test_threads_are_never_more_than_cores_affinity_and_quota_allow(

@@ -144,6 +144,15 @@ def test_a_split_model_is_one_model_and_a_missing_part_is_named(tmp_path: Path) 
         inspect_model(write(tmp_path, part, "big-00002-of-00002.gguf"))
 
 
+def test_the_first_part_of_a_split_model_may_hold_the_header_alone(tmp_path: Path) -> None:
+    first = write(tmp_path, gguf([*DEFAULT_ENTRIES, ("split.count", "u32", 2)], ()), "big-00001-of-00002.gguf")
+    second = write(tmp_path, gguf([("split.count", "u32", 2)]), "big-00002-of-00002.gguf")
+    model = inspect_model(first)
+    assert model.parts == (first, second)
+    assert model.parameter_count == 2 * 64 * 3
+    assert model.size_bytes == first.stat().st_size + second.stat().st_size
+
+
 def test_a_missing_file_and_a_folder_are_said(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="does not exist"):
         inspect_model(tmp_path / "gone.gguf")

@@ -17,6 +17,12 @@ def template(source: str | None) -> ChatTemplate:
     return ChatTemplate(source, bos="<s>", eos="</s>", control_texts=CONTROLS)
 
 
+def test_tojson_takes_what_templates_give_it() -> None:
+    source = "{{ {'b': 1, 'a': messages[0].content} | tojson(sort_keys=true, separators=(',', ':')) }}"
+    template = ChatTemplate(source, bos="", eos="", control_texts=())
+    assert "".join(segment.text for segment in template.render([("user", "x")])) == '{"a":"x","b":1}'
+
+
 def test_a_plain_conversation_is_one_segment() -> None:
     assert template(CHATML).render([("user", "hi")]) == [
         Segment("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", plain=False)

@@ -62,7 +62,7 @@ def test_each_state_in_the_way_has_its_code(
 def test_why_no_model_is_served_has_its_own_code(failure: EngineFailure, code: str) -> None:
     status = replace(engine(EngineState.FAILED, "x.gguf is gone"), failure=failure)
     [problem] = derive_problems(READY_WALLET, status, LISTENING, None)
-    assert (problem.code, problem.severity, problem.message) == (code, Severity.ERROR, "x.gguf is gone")
+    assert (problem.code, problem.severity, problem.message) == (code, Severity.ERROR, "X.gguf is gone.")
     assert problem.action
     assert code in STATES
 
@@ -70,7 +70,7 @@ def test_why_no_model_is_served_has_its_own_code(failure: EngineFailure, code: s
 def test_layers_that_are_not_on_the_gpu_are_a_problem_of_a_host_that_serves() -> None:
     status = replace(engine(), warning="needs 9.1 GiB, 7.4 GiB of GPU memory were free: 12 of 33 layers run on the CPU")
     [problem] = derive_problems(READY_WALLET, status, LISTENING, None)
-    assert (problem.code, problem.severity, problem.page) == ("M05", Severity.WARNING, "models")
+    assert (problem.code, problem.severity, problem.page) == ("M05", Severity.WARNING, "settings")
     assert "12 of 33 layers" in problem.message
 
 
