@@ -33,6 +33,7 @@ from fabstir_desktop.ui.dialogs.prompts import Question
 from fabstir_desktop.ui.leaving import Leaving
 from fabstir_desktop.ui.log_store import LogStore
 from fabstir_desktop.ui.main_window import MainWindow
+from fabstir_desktop.ui.notifications import Notifier
 from fabstir_desktop.ui.session_end import hold_session_end
 from fabstir_desktop.ui.theme import Theme
 from fabstir_desktop.ui.translation import install_translations
@@ -134,6 +135,7 @@ class DesktopApp:
         self.bridge = Bridge()
         self.window = MainWindow(self.bridge, self._store)
         self.tray = Tray(self.bridge)
+        self.notifier = Notifier(self.bridge, settings, show=self._notify, is_window_seen=self._is_window_seen)
         self.leaving = Leaving(self.bridge, self.window, lambda: self.tray.is_available)
         self.leaving.close_action = settings.close_action
         self._connect()
@@ -152,9 +154,8 @@ class DesktopApp:
         tray.resumeRequested.connect(window.resume)
         tray.quitRequested.connect(self.leaving.ask_to_quit)
         self.leaving.quitNow.connect(self.end)
-        self.bridge.problemsChanged.connect(
-            lambda _: tray.tell_new_errors(is_window_seen=window.isVisible() and not window.isMinimized())
-        )
+        self.notifier.openRequested.connect(self._show_page)
+        tray.icon.messageClicked.connect(self.notifier.open_last)
         window.settings_page.settingStored.connect(self._take_setting)
         self._app.commitDataRequest.connect(lambda _: self.end_session())
         self._app.aboutToQuit.connect(self.window.remember_place)
@@ -353,7 +354,19 @@ class DesktopApp:
         self.window.show_page(page, wanted)
         self.window.bring_up()
 
+    def _is_window_seen(self) -> bool:
+        return self.window.isVisible() and not self.window.isMinimized()
+
+    def _notify(self, text: str) -> None:
+        """Beside the tray; without one the window's place in the task bar asks for attention."""
+        if self.tray.is_available:
+            self.tray.tell(text)
+        else:
+            self.bridge.noticed.emit(text)
+            QApplication.alert(self.window)
+
     def _take_setting(self, name: str, value: object) -> None:
+        self.notifier.choose(name, value)
         if name == "appearance":
             self._theme.choose(str(value))
         elif name == "close_action":

@@ -41,6 +41,10 @@ def _setting(default: Any, description: str, effect: str = RESTART, **limits: An
     return Field(default, description=description, json_schema_extra={"effect": effect}, **limits)
 
 
+Notify = Literal["tray", "none"]
+"""How a kind of news is told: beside the tray, or not at all."""
+
+
 class Settings(BaseSettings):
     """Every setting of the application. Frozen: a change makes a new object (see `save_setting`)."""
 
@@ -128,6 +132,12 @@ class Settings(BaseSettings):
         "auto", "Panel that the tray's icon is drawn for; auto follows the desktop's scheme.", NOW
     )
     tray_amounts: bool = _setting(True, "Show in the tray's menu what was settled today.", NOW)
+    notify_errors: Notify = _setting(
+        "tray", "Tell of problems that stop serving or payment, while the window is not seen.", NOW
+    )
+    notify_warnings: Notify = _setting("none", "Tell of warnings, such as gas money that is low.", NOW)
+    notify_payments: Notify = _setting("none", "Tell how many tokens were settled, at most every ten minutes.", NOW)
+    notify_pauses: Notify = _setting("tray", "Tell when the host pauses by itself, and when it serves again.", NOW)
     appearance: Literal["system", "light", "dark"] = _setting(
         "system", "Light or dark; system follows the desktop.", NOW
     )

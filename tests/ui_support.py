@@ -164,6 +164,7 @@ class FakeNode:
         self.overrides: dict[str, Any] = {"data_dir": data_dir}
         self.feed = Feed()
         self.demo = False
+        self.pause_reason = ""
         self.on_raise_window: Callable[[], None] | None = None
         self.on_quit: Callable[[], None] | None = None
         self.status = make_status(data_dir=str(data_dir))

@@ -71,7 +71,6 @@ class Tray(QObject):
         """`light` or `dark` for panels that are not in the desktop's scheme."""
         self.shows_amounts = True
         self.is_kept_awake: Callable[[], bool] = lambda: False
-        self._told: set[tuple[str, str]] = set()
         self.menu = QMenu()
         self.icon = QSystemTrayIcon(self)
         self._fill_menu()
@@ -126,16 +125,9 @@ class Tray(QObject):
         self._shape = None
         self.update()
 
-    def tell_new_errors(self, *, is_window_seen: bool) -> None:
-        """Say once what has begun to stop serving or payment; while the window is seen it says so itself."""
-        standing = {(problem.code, problem.subject) for problem in self._bridge.problems}
-        self._told &= standing
-        for problem in self._bridge.problems:
-            key = (problem.code, problem.subject)
-            if problem.severity is Severity.ERROR and key not in self._told:
-                self._told.add(key)
-                if not is_window_seen:
-                    self.icon.showMessage(self.tr("Fabstir host"), problem.message, icons.app_icon(), _MESSAGE_MS)
+    def tell(self, text: str) -> None:
+        """Show a notification beside the icon."""
+        self.icon.showMessage(self.tr("Fabstir host"), text, icons.app_icon(), _MESSAGE_MS)
 
     # --- the menu -----------------------------------------------------------------------------------------------------
 

@@ -157,23 +157,3 @@ def test_a_panel_that_comes_late_gets_the_icon(qtbot: QtBot, tray: Tray, monkeyp
     qtbot.waitUntil(lambda: tray.panel.is_known is True, timeout=3000)
     assert shown == ["shown"]
     tray.stop()
-
-
-def test_a_new_error_is_told_once_and_only_while_the_window_is_not_seen(
-    qtbot: QtBot, tray: Tray, window: MainWindow, busy_node: FakeNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(tray.icon, "showMessage", lambda title, text, *_: told.append(text))
-    error = Problem("M01", Severity.ERROR, "No model selected.", "Choose", page="models")
-    warning = Problem("G01", Severity.WARNING, "About 38 claims left.", "Fund", page="wallet")
-    for problems, seen, expected in (
-        ((error, warning), True, []),
-        ((error, warning), False, []),
-        ((warning,), False, []),
-        ((error,), False, ["No model selected."]),
-        ((error, warning), False, ["No model selected."]),
-    ):
-        busy_node.set_problems(*problems)
-        qtbot.waitUntil(lambda problems=problems: window.bridge.problems == problems)
-        tray.tell_new_errors(is_window_seen=seen)
-        assert told == expected

@@ -90,6 +90,10 @@ class SettingsPage(Page):
                     "session_idle_seconds",
                 ],
             ),
+            (
+                self.tr("NOTIFICATIONS"),
+                ["notify_errors", "notify_warnings", "notify_payments", "notify_pauses"],
+            ),
             (self.tr("WHEN TO SERVE"), ["serving_hours", "pause_on_battery", "keep_awake"]),
             (
                 self.tr("CLAIMS"),
@@ -130,6 +134,10 @@ class SettingsPage(Page):
             "session_idle_seconds": self.tr("Idle session ends after (seconds)"),
             "serving_hours": self.tr("Serving hours"),
             "pause_on_battery": self.tr("Pause on battery"),
+            "notify_errors": self.tr("Problems"),
+            "notify_warnings": self.tr("Warnings"),
+            "notify_payments": self.tr("Settled tokens"),
+            "notify_pauses": self.tr("Pauses by itself"),
             "keep_awake": self.tr("Stay awake while serving"),
             "checkpoint_threshold": self.tr("Tokens a checkpoint"),
             "confirmations": self.tr("Confirmations"),
