@@ -15,13 +15,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from limits import SCALE
+from screen_reading import line_centres
 
 SIZE = (1400, 960)
-PROGRAMS = ("Xvfb", "openbox", "tint2", "xdotool")
+PROGRAMS = ("Xvfb", "openbox", "tint2", "xdotool", "import")
 WINDOW = "^Fabstir host"
 TITLED = "^[A-Z]"
 """Windows and questions have a title; the icon in the panel and menus have the name of the program."""
 LARGEST_ICON = 48
+FEWEST_LINES = 6
+"""State, open, logs, submit, pause, quit stand in every menu of the tray."""
 _PANEL = """
 panel_items = ST
 panel_position = bottom center horizontal
@@ -204,11 +207,24 @@ class Desk:
         self.click(*(self.tray_icon() or (0, 0)), button=3)
         self.wait_for(self.has_menu, 20, "the tray's menu")
 
-    def click_in_tray_menu(self, share: float) -> None:
-        """Open the tray's menu and click at this share of its height with the mouse."""
+    def picture(self, name: str = "screen") -> Path:
+        """The whole screen as it is now."""
+        path = self.folder / f"{name}.png"
+        self.run("import", "-window", "root", str(path))
+        return path
+
+    def click_in_tray_menu(self, line: int) -> None:
+        """Open the tray's menu and click on a line of text with the mouse: 0 is the first, -1 the last."""
         self.open_tray_menu()
-        left, top, width, height = max(self._own_places(), key=lambda place: place[2])
-        self.click(left + width // 2, top + round(height * share))
+        place = max(self._own_places(), key=lambda place: place[2])
+        lines: list[int] = []
+
+        def is_drawn() -> bool:
+            lines[:] = line_centres(self.picture("menu"), place)
+            return len(lines) >= FEWEST_LINES
+
+        self.wait_for(is_drawn, 20, "the lines of the menu")
+        self.click(place[0] + place[2] // 3, lines[line])
         self.wait_for(lambda: not self.has_menu(), 20, "the end of the menu")
 
     def choose_in_tray_menu(self, *keys: str) -> None:
