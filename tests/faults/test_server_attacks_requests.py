@@ -110,20 +110,42 @@ async def test_11_ten_thousand_requests_of_strangers_spend_nothing_of_two_client
         assert {request.client for request in engine.requests} == set(OWNERS.values())
 
 
-async def test_14_the_same_request_from_many_sockets_runs_in_order_one_at_a_time(tmp_path: Path) -> None:
+async def test_14_the_same_frame_a_hundred_times_over_ten_sockets_is_generated_once(tmp_path: Path) -> None:
+    engine = ScriptedEngine()
+    engine.hold = asyncio.Event()
+    frame = inference(job_id=1, session_id="shared", id="x")
+    async with serving(tmp_path, engine) as world:
+        sockets = [await world.connect() for _ in range(10)]
+        for socket in sockets:
+            for _ in range(10):
+                await send(socket, frame)
+            await until(lambda: engine.status.active_streams == 1)
+        for socket in sockets[1:]:
+            for _ in range(10):
+                assert (await receive(socket))["code"] == "INVALID_REQUEST"
+        engine.hold.set()
+        frames = await receive_until(sockets[0], "stream_end")
+        assert tokens_of(frames) == frames[-1]["tokens_used"] == 5
+        assert world.accountant.totals == {1: 5}
+        assert len(engine.requests) == 1
+        for socket in sockets:
+            await socket.close()
+
+
+async def test_14_prompts_of_one_session_run_one_at_a_time_whatever_socket_they_come_from(tmp_path: Path) -> None:
     engine = ScriptedEngine(lambda request: Script(counting_script(request).pieces, delay_s=0.001))
     async with serving(tmp_path, engine) as world:
         sockets = [await world.connect() for _ in range(10)]
         most = 0
-        for socket_ in sockets:
-            await send(socket_, inference(job_id=1, session_id="shared", id="x"))
-        for socket_ in sockets:
-            assert (await receive_until(socket_, "stream_end"))[-1]["tokens_used"] == 5
+        for number, socket in enumerate(sockets):
+            await send(socket, inference(job_id=1, session_id="shared", id=number))
+        for socket in sockets:
+            assert (await receive_until(socket, "stream_end"))[-1]["tokens_used"] == 5
             most = max(most, engine.status.active_streams)
         assert most <= 1
         assert world.accountant.totals == {1: 50}
-        for socket_ in sockets:
-            await socket_.close()
+        for socket in sockets:
+            await socket.close()
 
 
 # --- 22, 26 to 29: words -----------------------------------------------------------------------------------------------
