@@ -39,7 +39,9 @@ def screen() -> Iterator[str]:
         server.terminate()
 
 
-def run_scenario(name: str, home: Path, display: str | None = None, bus: Path | None = None) -> str:
+def run_scenario(
+    name: str, home: Path, display: str | None = None, bus: Path | None = None, script: str = "keyring_scenarios.py"
+) -> str:
     runtime = home / "run"
     runtime.mkdir(mode=0o700)
     environment = {
@@ -52,7 +54,7 @@ def run_scenario(name: str, home: Path, display: str | None = None, bus: Path | 
     if display is not None:
         environment["DISPLAY"] = display
     session = ["dbus-run-session", *(["--config-file", str(bus)] if bus else []), "--"]
-    command = [*session, sys.executable, str(TESTS / "keyring_scenarios.py"), name]
+    command = [*session, sys.executable, str(TESTS / script), name]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
@@ -72,6 +74,12 @@ def test_a_key_is_kept_for_other_processes_and_replaced_or_removed_only_when_ask
 
 def test_a_locked_keyring_that_can_ask_nobody_is_a_state_and_not_a_hang(tmp_path: Path) -> None:
     run_scenario("no_screen", tmp_path)
+
+
+def test_the_window_waits_for_a_locked_keyring_can_leave_it_and_unlocks_it_from_the_problem(
+    tmp_path: Path, screen: str
+) -> None:
+    run_scenario("window", tmp_path, screen, script="ui/keyring_window_scenario.py")
 
 
 def test_a_dismissed_prompt_leaves_the_wallet_locked_and_an_answered_one_opens_it(tmp_path: Path, screen: str) -> None:
