@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _CHAIN_PROCESS = "fabstir_desktop.devnet.serve"
 
@@ -14,12 +16,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if getattr(sys, "frozen", False):
         _be_a_child()
     from fabstir_desktop.errors import FabstirError  # noqa: PLC0415 - a child must not import the application
+    from fabstir_desktop.tasks import exit_now_if_held_up  # noqa: PLC0415
 
     try:
-        return _run(arguments)
+        code = _run(arguments)
     except FabstirError as error:
         print(f"fabstir-desktop: {error}", file=sys.stderr)  # noqa: T201 - the last word to the person who started it
-        return 2
+        code = 2
+    exit_now_if_held_up(code)
+    return code
 
 
 def _be_a_child() -> None:
@@ -40,13 +45,23 @@ def _run(arguments: Sequence[str] | None) -> int:
     call = cli.parse(arguments)
     if call.command is not None:
         return cli.run_command(call)
+    overrides = _take_key(call.overrides)
     if call.headless or cli.no_display(call):
         from fabstir_desktop.headless import run_headless  # noqa: PLC0415 - imports no Qt
 
-        return run_headless(call.overrides, demo=call.demo, once=call.once)
+        return run_headless(overrides, demo=call.demo, once=call.once)
     from fabstir_desktop.app import run_app  # noqa: PLC0415 - Qt only for the tray app
 
-    return run_app(call.overrides, demo=call.demo, hidden=call.hidden)
+    return run_app(overrides, demo=call.demo, hidden=call.hidden)
+
+
+def _take_key(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the command line, with the key of the environment, which is taken out of it: what the application
+    starts (a browser for a link, the program that keeps the machine awake) must not inherit it."""
+    from pydantic import SecretStr  # noqa: PLC0415 - slow to import
+
+    key = os.environ.pop("HOST_PRIVATE_KEY", None)
+    return {**overrides, **({"host_private_key": SecretStr(key)} if key else {})}
 
 
 if __name__ == "__main__":

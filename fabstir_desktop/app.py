@@ -28,6 +28,8 @@ from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.jobs.status import NodeStatus, WalletState
 from fabstir_desktop.logs import LogWriter, start_logging
 from fabstir_desktop.settings import Settings, load_settings
+
+from fabstir_desktop.tasks import LeavingExecutor
 from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.dialogs.prompts import Question
 from fabstir_desktop.ui.leaving import Leaving
@@ -67,6 +69,7 @@ def run_app(overrides: Mapping[str, Any], *, demo: bool = False, hidden: bool = 
     translators = install_translations(app)
     desktop = DesktopApp(app, settings, overrides, demo=demo, hidden=hidden)
     loop = qasync.QEventLoop(app)
+    loop.set_default_executor(LeavingExecutor(thread_name_prefix="aside"))
     with loop:
         task = loop.create_task(desktop.run())
         try:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 log = logging.getLogger(__name__)
 
 _END_LIMIT_S = 2.0
+_ITS_ENVIRONMENT = ("PATH", "HOME", "LANG", "XDG_RUNTIME_DIR", "DBUS_SYSTEM_BUS_ADDRESS", "DBUS_SESSION_BUS_ADDRESS")
+"""What the inhibiting program needs; settings, RPC URLs among them, are not its business."""
 _CONTINUOUS = 0x80000000
 _SYSTEM_REQUIRED = 0x00000001
 
@@ -48,7 +50,11 @@ class Awake:
         elif self._command is not None:
             try:
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
-                    self._command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                    self._command,
+                    env={name: os.environ[name] for name in _ITS_ENVIRONMENT if name in os.environ},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
                 )
             except OSError as error:
                 log.info("the machine cannot be kept awake: %s", error)

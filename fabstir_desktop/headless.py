@@ -21,6 +21,7 @@ from fabstir_desktop.logs import start_logging
 from fabstir_desktop.node import HostNode
 from fabstir_desktop.server.client import chat
 from fabstir_desktop.settings import Settings, load_settings
+from fabstir_desktop.tasks import LeavingExecutor
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ def run_headless(overrides: Mapping[str, Any], *, demo: bool, once: bool) -> int
 
 
 async def _run(overrides: Mapping[str, Any], *, demo: bool, once: bool) -> int:
+    asyncio.get_running_loop().set_default_executor(LeavingExecutor(thread_name_prefix="aside"))
     world = await start_demo(overrides, pick_port=once) if demo else None
     try:
         settings = load_settings(world.overrides if world else overrides)

@@ -1,10 +1,14 @@
-"""Tasks with an owner: kept, their failure logged, ended in time."""
+"""Tasks with an owner: kept, their failure logged, ended in time; and threads that hold up no end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
+import threading
 from collections.abc import Awaitable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fabstir_desktop.errors import FabstirError
@@ -22,6 +26,27 @@ async def finish_within(name: str, ending: Awaitable[None], limit_s: float) -> N
         log.warning("the %s did not stop within %.1f s", name, limit_s)
     except FabstirError as error:
         log.warning("the %s did not stop cleanly: %s", name, error)
+
+
+class LeavingExecutor(ThreadPoolExecutor):
+    """A loop's default executor that is left, not joined: what hangs in the system (a name that no server resolves, a
+    network disk) would otherwise hold up the end of the application for as long as it likes."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - the base's shape
+        """Take nothing more and return at once, whatever is asked."""
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+def exit_now_if_held_up(code: int) -> None:
+    """End the process with this exit code if a thread that nobody waits for would keep the interpreter from ending.
+
+    To be called last: everything is stored and closed, and nothing runs after it.
+    """
+    here = threading.current_thread()
+    if any(thread.is_alive() and not thread.daemon and thread is not here for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 class OwnTasks:

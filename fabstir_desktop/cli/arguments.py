@@ -106,4 +106,6 @@ def _assignment(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator or not name:
         raise argparse.ArgumentTypeError("expected NAME=VALUE, for example api_port=0")
+    if name.strip().lower() == "host_private_key":
+        raise argparse.ArgumentTypeError("a key is never an argument, which others can read: fabstir-desktop key set")
     return name.strip().lower(), value

@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
 
@@ -21,6 +21,9 @@ from fabstir_desktop.errors import RpcRefused, RpcUnreachable
 MAXIMUM_ANSWER_BYTES = 64 * 1024 * 1024
 CONNECT_TIMEOUT_S = 4.0
 RETRY_AFTER = "Retry-After"
+
+SHORTEST_SECRET = 6
+"""Shorter parts of a URL, such as `v2` or `rpc`, are no passwords, and are words of many errors."""
 
 
 class RpcEndpoint:
@@ -68,7 +71,7 @@ class RpcEndpoint:
 
     def _refusal(self, error: object) -> RpcRefused:
         fields = cast("dict[str, Any]", error) if isinstance(error, dict) else {"message": str(error)}
-        text = str(fields.get("message") or "no reason given").replace(self._url, self.name)
+        text = hide_url(str(fields.get("message") or "no reason given"), self._url)
         code = fields.get("code")
         return RpcRefused(
             f"{self.name}: {text[:300]}",
@@ -98,6 +101,22 @@ def endpoint_name(url: str) -> str:
     parts = urlsplit(url)
     host = parts.hostname or "RPC"
     return f"{host}:{parts.port}" if parts.port else host
+
+
+def hide_url(text: str, url: str) -> str:
+    """The text without the URL, and without those of its parts that may be a password: nodes like to repeat them."""
+    parts = urlsplit(url)
+    text = text.replace(url, endpoint_name(url))
+    given = [parts.path, *parts.path.split("/"), *_query_values(parts.query), parts.username, parts.password]
+    for secret in sorted({one for one in given if one and len(one) >= SHORTEST_SECRET}, key=len, reverse=True):
+        text = text.replace(secret, "...")
+    return text
+
+
+def _query_values(query: str) -> list[str]:
+    """The query as it stands, and each of its values, as sent and as read."""
+    raw = [pair.partition("=")[2] for pair in query.split("&")]
+    return [query, *raw, *(value for _, value in parse_qsl(query))]
 
 
 def _provider_class() -> Any:

@@ -36,6 +36,16 @@ def test_a_key_is_never_taken_as_an_argument() -> None:
         parse(["key", "set", "0x" + "1" * 64])
 
 
+@pytest.mark.parametrize("name", ["host_private_key", "HOST_PRIVATE_KEY", " Host_Private_Key "])
+def test_a_key_is_no_setting_of_the_command_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    key = "0x" + "1" * 64
+    with pytest.raises(SystemExit):
+        parse(["--set", f"{name}={key}", "status"])
+    told = capsys.readouterr().err
+    assert "key set" in told
+    assert key not in told
+
+
 def test_help_and_version_import_neither_qt_nor_web3_nor_the_model() -> None:
     code = (
         "import sys\n"

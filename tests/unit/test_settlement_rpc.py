@@ -114,6 +114,18 @@ async def test_no_error_text_shows_the_path_of_the_url(pool_of: Any) -> None:
     assert endpoint_name("https://user:pass@rpc.example/key?x=1") == "rpc.example"
 
 
+async def test_a_node_that_repeats_parts_of_the_url_gives_no_password_away(start_node: Any, pool_of: Any) -> None:
+    node = await start_node()
+    url = f"{node.url}?apikey=q77-{SECRET}&network=base"
+    text = f"project {SECRET} at /{SECRET}?apikey=q77-{SECRET} is over its limit for base"
+    node.reply = lambda call: error(call, -32000, text)
+    with pytest.raises(RpcRefused) as caught:
+        await pool_of(url).request("eth_sendRawTransaction", "0x00")
+    assert SECRET not in str(caught.value) + caught.value.detail
+    assert "q77" not in caught.value.detail
+    assert caught.value.detail.endswith("is over its limit for base"), "words are left in place"
+
+
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
 async def test_http_errors_go_on_to_the_next_endpoint(start_node: Any, pool_of: Any, status: int) -> None:
     first, second = await start_node(), await start_node()
