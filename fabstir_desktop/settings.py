@@ -6,9 +6,10 @@ a field is its name in capitals, without a prefix (`API_PORT`), as hosts know it
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
@@ -165,6 +167,11 @@ class Settings(BaseSettings):
             raise ValueError("spans of the day such as 22:00-07:00, comma separated")
         return spans
 
+    @field_validator("data_dir", "model_path", "tls_certificate", "tls_key")
+    @classmethod
+    def _expand(cls, path: Path | None) -> Path | None:
+        return path.expanduser().absolute() if path is not None else None
+
     @field_validator("engine_url")
     @classmethod
     def _check_engine_url(cls, url: str | None) -> str | None:
@@ -229,27 +236,64 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Command line first, then the environment, then settings.toml in the data directory."""
         given = init_settings.init_kwargs if isinstance(init_settings, InitSettingsSource) else {}
-        folder = Path(given.get("data_dir") or os.environ.get("FABSTIR_DATA_DIR") or default_data_dir())
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=folder / SETTINGS_FILE)
+        folder = Path(given.get("data_dir") or default_data_dir())
+        return init_settings, _Environment(settings_cls), _File(settings_cls, toml_file=folder / SETTINGS_FILE)
+
+
+class _Environment(EnvSettingsSource):
+    """The environment, where the data directory has one name only: DATA_DIR belongs to whatever else runs here."""
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        values.pop("data_dir", None)
+        return values
+
+
+class _File(TomlConfigSettingsSource):
+    """settings.toml. A name that is no setting is an error: misspelt, it would silently leave a default in force."""
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        for name in values:
+            if name in SECRETS:
+                raise SettingError(
+                    f"{name.upper()} ({SETTINGS_FILE}) cannot be used: a key does not belong in a file that others may "
+                    "read; expected in the environment or the keyring (fabstir-desktop key set)"
+                )
+        _check_names(values, SETTINGS_FILE, without={"data_dir"})
+        return values
+
+
+def _check_names(given: Collection[str], source: str, *, without: Collection[str] = ()) -> None:
+    known = [name for name in Settings.model_fields if name not in without]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"perhaps {near[0]}" if near else "the names are in the README and on the Settings page"
+            raise SettingError(f"{name.upper()} ({source}) cannot be used: expected the name of a setting; {hint}")
 
 
 def default_data_dir() -> Path:
-    """The data directory of the default profile."""
-    return Path(os.environ.get("FABSTIR_DATA_DIR") or platformdirs.user_data_dir("fabstir-desktop", appauthor=False))
+    """The data directory of the default profile, absolute."""
+    chosen = os.environ.get("FABSTIR_DATA_DIR") or platformdirs.user_data_dir("fabstir-desktop", appauthor=False)
+    return Path(chosen).expanduser().absolute()
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     """Read all sources; `overrides` is the command line. Raises SettingError with one line that names setting and source."""
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    _check_names(given, "command line")
     try:
         settings = Settings(**given)
         settings.contract_address  # noqa: B018 - checks that the two settings agree
+    except SettingError:
+        raise
     except ValidationError as error:
         raise SettingError(_explain(error, given)) from None
     except (tomlkit.exceptions.TOMLKitError, ValueError, OSError) as error:
@@ -281,7 +325,7 @@ def save_setting(data_dir: Path, name: str, value: Any) -> None:
     if field is None or name in {"data_dir", *SECRETS}:
         raise SettingError(f"{name} is not a setting of {SETTINGS_FILE}")
     if value is not None:
-        _check_value(name, value)
+        _check_value(data_dir, name, value)
     path = data_dir / SETTINGS_FILE
     try:
         document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
@@ -302,11 +346,12 @@ def editable_fields() -> dict[str, FieldInfo]:
     return {name: field for name, field in Settings.model_fields.items() if name not in {"data_dir", *SECRETS}}
 
 
-def _check_value(name: str, value: Any) -> None:
+def _check_value(data_dir: Path, name: str, value: Any) -> None:
+    """Whether the next start could use it, beside all that is stored. Raises SettingError."""
     try:
-        Settings(**{name: value})
-    except ValidationError as error:
-        raise SettingError(_explain(error, {name: value})) from None
+        load_settings({"data_dir": data_dir, name: value})
+    except SettingError as error:
+        raise SettingError(str(error).replace(" (command line)", "")) from None
 
 
 def _plain(value: Any) -> Any:

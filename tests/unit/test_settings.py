@@ -122,3 +122,41 @@ def test_every_setting_of_the_page_says_what_it_does_and_when(tmp_path: Path) ->
         assert field.description, name
         assert isinstance(field.json_schema_extra, dict), name
         assert field.json_schema_extra["effect"], name
+
+
+def test_the_data_directory_has_one_name_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "of something else"))
+    assert load_settings().data_dir == tmp_path
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("FABSTIR_DATA_DIR", "~/profile")
+    monkeypatch.setenv("MODEL_PATH", "~/models/a.gguf")
+    assert load_settings().data_dir == tmp_path / "profile"
+    assert load_settings().model_path == tmp_path / "models" / "a.gguf"
+
+
+@pytest.mark.parametrize("name", ["chekpoint_threshold", "api_prot"])
+def test_a_name_that_is_no_setting_is_said_with_the_one_that_is(tmp_path: Path, name: str) -> None:
+    meant = {"chekpoint_threshold": "checkpoint_threshold", "api_prot": "api_port"}[name]
+    with pytest.raises(SettingError, match=f"{name.upper()}.*command line.*perhaps {meant}"):
+        load_settings({name: "10"})
+    (tmp_path / "settings.toml").write_text(f"{name} = 10\n")
+    with pytest.raises(SettingError, match=f"{name.upper()}.*settings.toml.*perhaps {meant}"):
+        load_settings()
+
+
+def test_a_key_does_not_belong_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text(f'host_private_key = "{"0x" + "1" * 64}"\n')
+    with pytest.raises(SettingError, match="key set") as caught:
+        load_settings()
+    assert "1111" not in str(caught.value)
+
+
+def test_what_would_stop_the_next_start_is_not_stored(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="CONTRACT_JOB_MARKETPLACE is not set"):
+        save_setting(tmp_path, "settlement_contract", "job_marketplace")
+    assert not (tmp_path / "settings.toml").exists()
+    save_setting(tmp_path, "contract_job_marketplace", "0x" + "ab" * 20)
+    save_setting(tmp_path, "settlement_contract", "job_marketplace")
+    with pytest.raises(SettingError, match="API_PORT cannot be used: expected"):
+        save_setting(tmp_path, "api_port", 99999)
+    assert load_settings().contract_address == "0x" + "ab" * 20
