@@ -5,26 +5,33 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fabstir_desktop.errors import GenerationError, ModelFileError, ModelUnavailable
+from fabstir_desktop.errors import GenerationError, LedgerError, ModelFileError, ModelUnavailable
 from fabstir_desktop.inference.factory import describe_server
 from fabstir_desktop.inference.model_files import inspect_model
 from fabstir_desktop.jobs.ids import Venue
+from fabstir_desktop.jobs.problems import Severity
 from fabstir_desktop.jobs.status import WalletState
+from fabstir_desktop.ledger.ledger import read_views
 from fabstir_desktop.server.control import call_running
 from fabstir_desktop.settings import Settings
 from fabstir_desktop.settlement.chain import RpcEndpoint
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.contracts import make_contract
-from fabstir_desktop.settlement.diagnosis import check_chain
+from fabstir_desktop.settlement.diagnosis import check_chain, check_claim
 from fabstir_desktop.settlement.rpc_pool import RpcPool
 from fabstir_desktop.wallet.signer import Signer
 from fabstir_desktop.wallet.wallet import Wallet
 
 _ASK_LIMIT_S = 5.0
 _ANSWER_LIMIT_S = 60.0
+_JOBS_TRIED = 5
+_STOP_PAYMENT = frozenset({"C02", "C05", "T02"})
+"""Warnings of the running app with which claims are not paid: no contact, contract paused, claims refused."""
 _LOW_DISK_BYTES = 200 * 1024 * 1024
 
 
@@ -43,9 +50,9 @@ async def run_doctor(settings: Settings) -> int:
     running = await call_running(settings.data_dir, "status", {}, timeout_s=_ASK_LIMIT_S)
     wallet = Wallet(settings.data_dir, environment_key=settings.host_private_key)
     try:
-        key, signer = await _check_key(wallet, settings)
+        key, signer = await _check_key(wallet, settings, running)
         lines = [key, await _check_engine(settings)]
-        lines += await _check_chain(settings, signer)
+        lines += await _check_payment(settings, signer, key)
         lines += [
             _check_port(settings, running["server"]["url"] if running else None),
             await asyncio.to_thread(_check_disk, settings.data_dir),
@@ -55,17 +62,30 @@ async def run_doctor(settings: Settings) -> int:
     for line in lines:
         advice = f" -> {line.action}" if line.action and not line.passed else ""
         print(f"{'ok    ' if line.passed else 'FAILED'}  {line.name}: {line.detail}{advice}")
-    for problem in running["problems"] if running else ():
-        print(f"note    the running app says {problem['code']}: {problem['message']} -> {problem['action']}")
-    return 0 if all(line.passed for line in lines) else 1
+    found = [problem for problem in running["problems"] if running["state"] != "stopped"] if running else []
+    for problem in found:
+        told = f"{problem['code']}: {problem['message']} -> {problem['action']}"
+        print(f"{'FAILED' if _stops_payment(problem) else 'note  '}  running app: {told}")
+    failed = any(not line.passed for line in lines) or any(_stops_payment(problem) for problem in found)
+    return 1 if failed else 0
 
 
-async def _check_key(wallet: Wallet, settings: Settings) -> tuple[Line, Signer | None]:
+def _stops_payment(problem: Mapping[str, Any]) -> bool:
+    return problem["severity"] == Severity.ERROR or problem["code"] in _STOP_PAYMENT
+
+
+async def _check_key(
+    wallet: Wallet, settings: Settings, running: Mapping[str, Any] | None
+) -> tuple[Line, Signer | None]:
+    """The key as this command finds it; the running app may have been given another place to look (its environment)."""
     status = await wallet.load()
-    if status.state is not WalletState.READY:
-        return Line("key", False, status.detail, status.action), None
-    signer = wallet.signer(settings.chain_id, frozenset({settings.contract_address}))
-    return Line("key", True, f"{status.address} ({status.location})"), signer
+    if status.state is WalletState.READY:
+        signer = wallet.signer(settings.chain_id, frozenset({settings.contract_address}))
+        return Line("key", True, f"{status.address} ({status.location})"), signer
+    theirs = running["wallet"] if running else None
+    if theirs is not None and theirs["state"] == WalletState.READY:
+        return Line("key", True, f"{theirs['address']}, in the running app ({theirs['location']})"), None
+    return Line("key", False, status.detail, status.action), None
 
 
 async def _check_engine(settings: Settings) -> Line:
@@ -93,15 +113,38 @@ def _check_model(path: Path | None) -> Line:
     return Line("model", True, f"{model.name}, {model.quantisation}, {model.size_bytes / 1e6:.0f} MB")
 
 
-async def _check_chain(settings: Settings, signer: Signer | None) -> list[Line]:
+async def _check_payment(settings: Settings, signer: Signer | None, key: Line) -> list[Line]:
+    """Chain, contract, gas money, and whether the contract would take a claim of each job that has something to claim."""
     venue = Venue(settings.chain_id, settings.contract_address, settings.settlement_contract)
     pool = RpcPool([RpcEndpoint(url) for url in settings.rpc_url], settings.chain_id)
     try:
         client = ChainClient(pool)
-        checks = await check_chain(client, make_contract(venue, client), venue, signer)
+        contract = make_contract(venue, client)
+        checks = await check_chain(client, contract, venue, signer)
+        if signer is not None and all(check.passed for check in checks):
+            for job_id in await _jobs_to_claim(settings, venue):
+                checks.append(await check_claim(contract, signer, job_id))
     finally:
         await pool.close()
-    return [Line(check.name, check.passed, check.detail, check.action) for check in checks]
+    lines = [Line(check.name, check.passed, check.detail, check.action) for check in checks]
+    if signer is None:
+        told = "the running app looks after it" if key.passed else "it is not known without a key"
+        lines.append(Line("gas money", key.passed, told, key.action))
+    return lines
+
+
+async def _jobs_to_claim(settings: Settings, venue: Venue) -> list[int]:
+    """Jobs with unclaimed tokens, most recently changed first, a few of them."""
+    if not settings.ledger_path.exists():
+        return []
+    try:
+        ledger = await read_views(settings.ledger_path, venue)
+    except LedgerError:
+        return []  # it knows no job of this contract yet
+    try:
+        return [view.job_id for view in await ledger.job_views() if view.unclaimed > 0][:_JOBS_TRIED]
+    finally:
+        await ledger.close()
 
 
 def _check_port(settings: Settings, running_url: str | None) -> Line:

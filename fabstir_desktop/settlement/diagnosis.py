@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from fabstir_desktop.errors import CallReverted, ChainError, WrongChain
 from fabstir_desktop.jobs.ids import Venue
-from fabstir_desktop.settlement.chain_client import ChainClient
+from fabstir_desktop.settlement.chain_client import GAS_PRICE_ORACLE, ChainClient
 from fabstir_desktop.settlement.contracts.base import RefusalKind, SettlementContract
 from fabstir_desktop.settlement.explorers import chain_name
 from fabstir_desktop.settlement.gas_problems import format_eth
-from fabstir_desktop.settlement.outbox import TYPICAL_CLAIM_GAS
+from fabstir_desktop.settlement.outbox import TYPICAL_CLAIM_BYTES, TYPICAL_CLAIM_GAS
 from fabstir_desktop.settlement.payable import try_claim
 from fabstir_desktop.wallet.signer import Signer
 
@@ -28,20 +28,30 @@ class ChainCheck:
 async def check_chain(
     client: ChainClient, contract: SettlementContract, venue: Venue, signer: Signer | None
 ) -> list[ChainCheck]:
-    """RPC, chain id, contract, gas money, in this order; ends at the first that the others depend on. Never raises."""
+    """RPC, chain id, contract and, with a key, gas money: a line each, whatever is wrong with those before. Never raises."""
     name = chain_name(venue.chain_id)
+    unknown = [("the contract", "contract")] + ([("the balance", "gas money")] if signer is not None else [])
     try:
         await client.pool.verify()
         head = await client.head()
     except WrongChain as error:
-        return [ChainCheck("chain", False, str(error), "change RPC_URL, or CHAIN_ID if the RPC is right")]
+        wrong = ChainCheck("chain id", False, str(error), "change RPC_URL, or CHAIN_ID if the RPC is right")
+        rpc = ChainCheck("RPC", True, f"{client.pool.active_name} answers")
+        return [rpc, wrong, *(_not_known(what, line, "the chain is the wrong one") for what, line in unknown)]
     except ChainError as error:
-        return [ChainCheck("RPC", False, f"no contact with {name}: {error}", "check the network and RPC_URL")]
-    checks = [ChainCheck("RPC", True, f"{client.pool.active_name}, {name} ({venue.chain_id}), block {head.number}")]
-    checks.append(await _check_contract(contract, venue))
-    if signer is not None:
-        checks.append(await _check_gas(client, signer))
-    return checks
+        away = ChainCheck("RPC", False, f"no contact with {name}: {error}", "check the network and RPC_URL")
+        lines = [("the RPC's chain id", "chain id"), *unknown]
+        return [away, *(_not_known(what, line, "the RPC does not answer") for what, line in lines)]
+    checks = [
+        ChainCheck("RPC", True, f"{client.pool.active_name}, block {head.number}"),
+        ChainCheck("chain id", True, f"{venue.chain_id} ({name})"),
+        await _check_contract(contract, venue),
+    ]
+    return [*checks, await _check_gas(client, signer)] if signer is not None else checks
+
+
+def _not_known(what: str, line: str, because: str) -> ChainCheck:
+    return ChainCheck(line, False, f"{what} is not known: {because}", "see above")
 
 
 async def check_claim(contract: SettlementContract, signer: Signer, job_id: int) -> ChainCheck:
@@ -79,9 +89,10 @@ async def _check_gas(client: ChainClient, signer: Signer) -> ChainCheck:
     try:
         balance = await client.balance_wei(signer.address)
         market = await client.fee_market(await client.head())
+        l1_fee = await client.l1_fee_wei(TYPICAL_CLAIM_BYTES) if await client.code(GAS_PRICE_ORACLE) else 0
     except ChainError as error:
         return ChainCheck("gas money", False, f"it cannot be read: {error}", "check RPC_URL")
-    cost = TYPICAL_CLAIM_GAS * (market.base_fee_wei + market.tip_wei)
+    cost = TYPICAL_CLAIM_GAS * (market.base_fee_wei + market.tip_wei) + l1_fee
     left = balance // cost if cost else 0
     text = f"{signer.address} has {format_eth(balance)} ETH, enough for about {left} checkpoints"
     return ChainCheck("gas money", left > 0, text, "" if left else "send ETH for gas to this address")

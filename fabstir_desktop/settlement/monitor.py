@@ -27,7 +27,7 @@ from fabstir_desktop.settlement.contracts.base import SettlementContract
 from fabstir_desktop.settlement.explorers import chain_name, has_steady_blocks, is_testnet
 from fabstir_desktop.settlement.fees import FeeMarket
 from fabstir_desktop.settlement.gas_problems import FUND, no_gas_problem
-from fabstir_desktop.settlement.outbox import TYPICAL_CLAIM_GAS
+from fabstir_desktop.settlement.outbox import TYPICAL_CLAIM_BYTES, TYPICAL_CLAIM_GAS
 from fabstir_desktop.wallet.signer import Signer
 
 log = logging.getLogger(__name__)
@@ -236,7 +236,7 @@ class ChainMonitor:
 
     async def _checkpoint_cost_wei(self, market: FeeMarket) -> int:
         gas = self._backlog().claim_gas
-        l1_fee = await self._client.l1_fee_wei(400) if self.has_l1_fee else 0
+        l1_fee = await self._client.l1_fee_wei(TYPICAL_CLAIM_BYTES) if self.has_l1_fee else 0
         return gas * (market.base_fee_wei + market.tip_wei) + l1_fee
 
     def _judge_balance(self, balance: int | None, cost: int, left: int | None) -> None:

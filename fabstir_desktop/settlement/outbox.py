@@ -49,6 +49,7 @@ MAXIMUM_IN_FLIGHT = 64
 SIGNED_OVERHEAD_BYTES = 118
 FOREIGN_REMEMBERED_S = 600.0
 TYPICAL_CLAIM_GAS = 100_000
+TYPICAL_CLAIM_BYTES = 400
 FILLER_KIND = "cancel"
 FILLER_GAS = 50_000
 """A transfer costs 21,000; an account that borrows code runs it when it receives."""

@@ -21,6 +21,7 @@ from fabstir_desktop.devnet.demo import DemoWorld, create_job, deploy_demo
 
 PROMPT = "Count from one to one hundred in words, one number a line, and never stop."
 TOKENS = 120
+PASSWORD = "correct horse battery staple"
 
 
 @pytest.fixture
@@ -51,8 +52,19 @@ async def serve_tokens(product: Product, job_id: int, tokens: int = TOKENS) -> i
 
 
 async def has_problem(product: Product, code: str) -> dict[str, Any]:
+    """The problem as the running app tells it; what it tells stands in the log too."""
     status = await product.wait_for(lambda found: code in {problem["code"] for problem in found["problems"]})
-    return next(problem for problem in status["problems"] if problem["code"] == code)
+    problem: dict[str, Any] = next(problem for problem in status["problems"] if problem["code"] == code)
+    await product.wait_for_log(f"{code}: {problem['message'][:20]}")
+    return problem
+
+
+async def failed_lines(product: Product) -> dict[str, str]:
+    """What `doctor` finds wrong, by name; it ends with 1."""
+    code, text = await product.command("doctor")
+    lines = [line.removeprefix("FAILED").strip() for line in text.splitlines() if line.startswith("FAILED")]
+    assert (code, bool(lines)) == (1, True), text
+    return {line.partition(": ")[0]: line.partition(": ")[2] for line in lines}
 
 
 async def tokens_paid(world: DemoWorld, job_id: int) -> int:
@@ -80,9 +92,9 @@ async def test_an_rpc_that_goes_away_delays_payment_and_nothing_else(chain: Embe
         assert problem["action"]
         row = await product.job(world.job_id, lambda job: job["generated"] == served)
         assert row["generated"] - row["settled"] >= TOKENS
-        code, text = await product.command("doctor")
-        assert code == 1
-        assert "RPC" in text
+        failed = await failed_lines(product)
+        assert {"RPC", "chain id", "contract", "gas money"} <= set(failed)
+        assert "no contact" in failed["RPC"]
         rpc.down = False
         await all_paid(product, world, world.job_id, served)
         await product.wait_for(lambda status: not any(problem["code"] == "C02" for problem in status["problems"]))
@@ -102,9 +114,8 @@ async def test_a_wrong_chain_id_locks_signing_until_it_is_right(chain: EmbeddedC
         rpc.seen.clear()
         served += await serve_tokens(product, world.job_id, TOKENS)
         assert "eth_sendRawTransaction" not in rpc.seen, "nothing is sent to a wrong chain"
-        code, text = await product.command("doctor")
-        assert code == 1
-        assert "chain" in text
+        failed = await failed_lines(product)
+        assert "on chain 1" in failed["chain id"]
         rpc.chain_id = None
         await all_paid(product, world, world.job_id, served)
 
@@ -121,9 +132,7 @@ async def test_a_contract_that_is_not_there_is_said_and_claimed_from_once_it_is(
         async with running(tmp_path / "data", settings) as product:
             problem = await has_problem(product, "C06")
             assert absent.lower() in problem["message"].lower()
-            code, text = await product.command("doctor")
-            assert code == 1
-            assert "contract" in text.lower()
+            assert absent.lower() in (await failed_lines(product))["contract"].lower()
             deployment = load_artifact("ProofSystem").encode_deployment(world.treasury_address)
             await client.receipt(await bank.send(None, deployment, gas=3_000_000))
             job_id = await create_job(_at(world, absent))
@@ -145,11 +154,55 @@ async def test_without_gas_money_claims_wait_and_follow_when_it_arrives(chain: E
         async with running(tmp_path / "data", environment(world, HOST_PRIVATE_KEY=poor_key)) as product:
             problem = await has_problem(product, "G02")
             assert "ETH" in problem["message"]
-            code, text = await product.command("doctor")
-            assert code == 1
-            assert "gas" in text.lower()
+            assert "send ETH" in (await failed_lines(product))["gas money"]
             served = await serve_tokens(product, job_id)
             await product.job(job_id, lambda job: job["generated"] == served and job["settled"] == 0)
             bank = Sender(client, chain.bank_key)
             await client.receipt(await bank.send(poor.address, value_wei=10**18, gas=21_000))
             await all_paid(product, world, job_id, served)
+
+
+async def test_a_key_that_is_not_the_jobs_host_is_said_and_signs_nothing_until_the_right_one_is_there(
+    chain: EmbeddedChain, tmp_path: Path
+) -> None:
+    world = await deploy_demo(chain)
+    wrong_key = canary_key()
+    settings = environment(world, HOST_PRIVATE_KEY="", PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring")
+    async with (
+        ChainClient(world.rpc_url) as client,
+        RpcSwitch(world.rpc_url) as rpc,
+        running(tmp_path / "data", {**settings, "RPC_URL": rpc.url}) as product,
+    ):
+        bank = Sender(client, chain.bank_key)
+        await client.receipt(await bank.send(Sender(client, wrong_key).address, value_wei=10**18, gas=21_000))
+        served = await serve_tokens(product, world.job_id)
+        await set_key(product, wrong_key)
+        problem = await has_problem(product, "T02")
+        assert world.host_address.lower() in problem["message"].lower()
+        assert "T02" in (await failed_lines(product))["running app"]
+        assert "eth_sendRawTransaction" not in rpc.seen
+        await set_key(product, world.host_key, "--replace")
+        await all_paid(product, world, world.job_id, served)
+        await product.wait_for(lambda status: "T02" not in {problem["code"] for problem in status["problems"]})
+
+
+async def set_key(product: Product, key: str, *options: str) -> None:
+    code, text = await product.command("key", "set", "--file", *options, input_text=f"{key}\n{PASSWORD}\n")
+    assert code == 0, text
+    code, text = await product.command("key", "unlock", input_text=PASSWORD + "\n")
+    assert code == 0, text
+
+
+async def test_doctor_finds_nothing_wrong_where_nothing_is(chain: EmbeddedChain, tmp_path: Path) -> None:
+    world = await deploy_demo(chain)
+    product = Product(tmp_path / "data", environment(world))
+    code, text = await product.command("doctor")
+    assert code == 0, text
+    names = [line.removeprefix("ok").strip().partition(":")[0] for line in text.splitlines()]
+    assert names == ["key", "model", "RPC", "chain id", "contract", "gas money", "port", "disk"]
+    async with running(tmp_path / "data", environment(world)) as product:
+        served = await serve_tokens(product, world.job_id, 20)
+        await all_paid(product, world, world.job_id, served)
+        code, text = await product.command("doctor")
+        assert code == 0, text
+        assert f"the running app listens on {product.url}" in text
