@@ -28,7 +28,6 @@ from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.jobs.status import NodeStatus, WalletState
 from fabstir_desktop.logs import LogWriter, start_logging
 from fabstir_desktop.settings import Settings, load_settings
-
 from fabstir_desktop.tasks import LeavingExecutor
 from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.dialogs.prompts import Question
