@@ -11,7 +11,7 @@ import apsw
 
 from fabstir_desktop.errors import LedgerRefused
 from fabstir_desktop.jobs.account import JobAccount
-from fabstir_desktop.jobs.claims import Claim, ClaimReason, ClaimState
+from fabstir_desktop.jobs.claims import PROVEN_STATES, Claim, ClaimReason, ClaimState
 from fabstir_desktop.ledger.journal import count_of, tell
 from fabstir_desktop.ledger.rows import fetch_row, fetch_rows, fetch_value
 from fabstir_desktop.ledger.tokens import ensure_job, job_row
@@ -214,6 +214,22 @@ def mark_settled(db: apsw.Connection, claim_id: int) -> None:
     """The contract has credited the claim (for contracts without payment events)."""
     read_claim(db, claim_id)
     db.execute("UPDATE claim SET paid = 1 WHERE id = ? AND paid = 0", (claim_id,))
+
+
+def mark_job_settled(db: apsw.Connection, venue_id: int, job_id: int) -> None:
+    """The contract has credited every claim of the job that is proven, however many there are."""
+    states = ",".join(f"'{state}'" for state in sorted(PROVEN_STATES))
+    db.execute(
+        f"UPDATE claim SET paid = 1 WHERE paid = 0 AND state IN ({states}) "
+        "AND job = (SELECT id FROM job WHERE venue = ? AND job_id = ?)",
+        (venue_id, str(job_id)),
+    )
+
+
+def read_jobs_to_settle(db: apsw.Connection, venue_id: int) -> list[int]:
+    """Jobs with more proven than settled tokens."""
+    rows = fetch_rows(db, "SELECT job_id FROM job WHERE venue = ? AND proven > settled ORDER BY id", (venue_id,))
+    return [int(job_id) for (job_id,) in rows]
 
 
 def record_foreign(db: apsw.Connection, venue_id: int, job_id: int, tokens: int, tx_hash: bytes, note: str) -> None:

@@ -227,6 +227,14 @@ class Ledger:
         """The contract has credited the claim, for contracts that tell so by no event; twice is once."""
         await self._engine.write(lambda db: claims.mark_settled(db, claim_id), durable=True)
 
+    async def mark_job_settled(self, job_id: int) -> None:
+        """The contract has credited everything of the job that is proven; twice is once."""
+        await self._engine.write(lambda db: claims.mark_job_settled(db, self._venue_id, job_id), durable=True)
+
+    async def jobs_to_settle(self) -> list[int]:
+        """Ids of every job with more proven than settled tokens."""
+        return await self._engine.read(lambda db: claims.read_jobs_to_settle(db, self._venue_id))
+
     # --- chain facts ------------------------------------------------------------------------------------------------
 
     async def record_payments(

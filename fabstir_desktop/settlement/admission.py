@@ -183,6 +183,7 @@ class JobGate:
         known.facts = await self._contract.read_job(job_id)
         if known.facts is not None:
             self._judge(known.facts, signer.address)
+            self._judge_first_claim(known.facts)
             if known.facts.remaining_tokens == 0:
                 raise DepositExhausted(f"The deposit of job {job_id} is used up")
         tokens = max(1, self._contract.rules.minimum_tokens)
@@ -225,6 +226,17 @@ class JobGate:
             raise JobNotValid(f"Job {facts.job_id} belongs to another host")
         if not facts.is_open:
             raise JobNotValid(f"Job {facts.job_id} has ended")
+
+    def _judge_first_claim(self, facts: JobFacts) -> None:
+        """A session whose first claim must be larger than it can ever become would be served and never paid."""
+        least = facts.first_claim_minimum
+        for limit, what in (
+            (self._max_unproven_tokens, "this host leaves at most {} tokens of a job unproven"),
+            (facts.remaining_tokens, "its deposit covers {} tokens"),
+        ):
+            if least > limit:
+                why = what.format(limit)
+                raise JobNotValid(f"The first claim of job {facts.job_id} must have {least} tokens, but {why}")
 
     async def _go_on_without_chain(self, job_id: int, signer: Signer, known: _Known, ends_at: float) -> None:
         if known.good:

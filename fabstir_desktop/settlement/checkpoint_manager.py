@@ -17,7 +17,7 @@ from functools import partial
 from fabstir_desktop.errors import ChainError, FabstirError, LedgerError, SignerLocked
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
-from fabstir_desktop.jobs.claims import PROVEN_STATES, WAITING_STATES, ClaimReason
+from fabstir_desktop.jobs.claims import WAITING_STATES, ClaimReason
 from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, decide_claim
 from fabstir_desktop.jobs.status import CheckpointOutcome
 from fabstir_desktop.ledger.ledger import Ledger
@@ -99,7 +99,7 @@ class CheckpointManager:
         self._settling = False
         self._deadlines_at = 0.0
         self._swept_at = 0.0
-        self.recovered = False
+        self._recovered = asyncio.Event()
         self.open_claims = 0
         """Claims on their way, as last seen."""
 
@@ -107,6 +107,15 @@ class CheckpointManager:
     def sender(self) -> str:
         """The host's address."""
         return self._parts.outbox.sender
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the ledger was compared with the chain: nothing new is claimed before."""
+        return self._recovered.is_set()
+
+    async def wait_recovered(self) -> None:
+        """Return once the ledger was compared with the chain. May take as long as the chain is away."""
+        await self._recovered.wait()
 
     @property
     def waiting_jobs(self) -> int:
@@ -193,9 +202,9 @@ class CheckpointManager:
             return self._idle_s  # whoever finds the chain ready wakes us
         progress = await self._look()
         if not self.recovered:
-            await self._parts.recovery.run()
+            await self._parts.recovery.run(self._lock)
             await self._settle_unreported()
-            self.recovered = True
+            self._recovered.set()
         await self._sweep()
         made = self._made
         await self._resume_planned()
@@ -238,10 +247,8 @@ class CheckpointManager:
         """Where a contract tells of no payment, what is proven counts as settled; a killed process may not have said so."""
         if self._parts.payments.can_read or self._parts.contract.rules.settles_later:
             return
-        for view in await self._parts.ledger.job_views():
-            if view.proven > view.settled:
-                for claim in await self._parts.ledger.claims(job_id=view.job_id, states=sorted(PROVEN_STATES)):
-                    await self._parts.ledger.mark_settled(claim.claim_id)
+        for job_id in await self._parts.ledger.jobs_to_settle():
+            await self._parts.ledger.mark_job_settled(job_id)
 
     async def _sweep(self) -> None:
         """What is due follows from the ledger: at start, and from time to time, lest a trigger was lost with an error."""
@@ -317,13 +324,17 @@ class CheckpointManager:
                 job_id, False, 0, None, "no contact with the chain, or its contract; it is claimed later"
             )
         try:
-            async with asyncio.timeout(FORCE_LIMIT_S), self._lock(job_id):
-                claim = partial(self._parts.claimer.claim, job_id, ClaimReason.FORCED)
-                result = await self._attempt(job_id, claim, ClaimReason.FORCED)
-                if isinstance(result, ClaimLater) and result.is_busy:
-                    self._afterwards[job_id] = ClaimReason.FORCED
+            async with asyncio.timeout(FORCE_LIMIT_S):
+                # What the chain has and the ledger has not must be known first, or it is claimed a second time.
+                await self.wait_recovered()
+                async with self._lock(job_id):
+                    claim = partial(self._parts.claimer.claim, job_id, ClaimReason.FORCED)
+                    result = await self._attempt(job_id, claim, ClaimReason.FORCED)
+                    if isinstance(result, ClaimLater) and result.is_busy:
+                        self._afterwards[job_id] = ClaimReason.FORCED
         except TimeoutError:
-            return CheckpointOutcome(job_id, False, 0, None, "the chain does not answer; it is claimed later")
+            why = "the chain does not answer" if self.recovered else "the ledger is still being compared with the chain"
+            return CheckpointOutcome(job_id, False, 0, None, f"{why}; it is claimed later")
         except FabstirError as error:
             return CheckpointOutcome(job_id, False, 0, None, str(error))
         self.wake()

@@ -248,7 +248,16 @@ class Claimer:
                 return await self._write_off(job_id, decision, refusal)
             raise await self._refused(job_id, refusal)
         tokens = min(decision.end - decision.start, facts.remaining_tokens)
+        if tokens < facts.first_claim_minimum <= min(account.claimable, facts.remaining_tokens):
+            tokens = (
+                facts.first_claim_minimum
+            )  # of a session that can be paid at all only from here on nothing is kept back
         if tokens < facts.first_claim_minimum:
+            await self._note(
+                job_id,
+                f"{NOTE_BEGINS} {min(account.claimable, facts.remaining_tokens)} of {facts.first_claim_minimum} tokens until "
+                "this session can be paid at all",
+            )
             return ClaimLater(
                 f"the first claim of this job needs {facts.first_claim_minimum} tokens, there are {tokens}"
             )

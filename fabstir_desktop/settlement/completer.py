@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from fabstir_desktop.errors import CallReverted
 from fabstir_desktop.feed import Feed
-from fabstir_desktop.jobs.claims import PROVEN_STATES, Slot, SlotState
+from fabstir_desktop.jobs.claims import Slot, SlotState
 from fabstir_desktop.jobs.events import EarningsChanged, JobChanged, TransactionChanged
 from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.ledger.ledger import Ledger
@@ -59,7 +59,7 @@ class Completer:
         """Look at every job that waits for its settlement; returns whether any does. Raises ChainError, LedgerError."""
         if not self._contract.rules.settles_later:
             return False
-        waiting = [view.job_id for view in await self._ledger.job_views() if view.proven > view.settled]
+        waiting = await self._ledger.jobs_to_settle()
         now = time.monotonic()
         unfinished = await self._unfinished()
         for job_id in waiting:
@@ -116,8 +116,7 @@ class Completer:
             note = f"{left} tokens were not claimed before the session was settled and cannot be paid"
             await self._ledger.note_job(job_id, note)
             self._board.report(problem("J04", f"Job {job_id}: {note}.", subject=str(job_id)))
-        for claim in await self._ledger.claims(job_id=job_id, states=sorted(PROVEN_STATES)):
-            await self._ledger.mark_settled(claim.claim_id)
+        await self._ledger.mark_job_settled(job_id)
         self._sent.pop(job_id, None)
         self._feed.publish(JobChanged(job_id))
         self._feed.publish(EarningsChanged())

@@ -6,8 +6,10 @@ contract's total of a job above what the ledger has sent can only stem from clai
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
+from collections.abc import Callable
 
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
@@ -19,6 +21,8 @@ from fabstir_desktop.settlement.board import ProblemBoard
 from fabstir_desktop.settlement.contracts.base import SettlementContract
 
 log = logging.getLogger(__name__)
+
+PARALLEL_READS = 16
 
 
 class Recovery:
@@ -33,12 +37,26 @@ class Recovery:
         self._feed = feed
         self._host = host
 
-    async def run(self) -> None:
-        """Record claims found on chain that the ledger does not have. Raises ChainError, LedgerError."""
+    async def run(self, lock_of: Callable[[int], asyncio.Lock]) -> None:
+        """Record claims found on chain that the ledger does not have; `lock_of` is the job's lock, which every claim holds.
+
+        Jobs are compared beside each other; what was recorded before an error stays. Raises ChainError, LedgerError.
+        """
         if not self._contract.has_jobs:
             return
-        for account in await self._ledger.accounts_with_unclaimed():
-            await self._compare(account)
+        reads = asyncio.Semaphore(PARALLEL_READS)
+
+        async def compare(job_id: int) -> None:
+            async with reads, lock_of(job_id):
+                account = await self._ledger.account(job_id)
+                if account is not None:
+                    await self._compare(account)
+
+        jobs = [account.job_id for account in await self._ledger.accounts_with_unclaimed()]
+        results = await asyncio.gather(*(compare(job_id) for job_id in jobs), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     async def _compare(self, account: JobAccount) -> None:
         facts = await self._contract.read_job(account.job_id)
