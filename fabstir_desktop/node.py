@@ -103,7 +103,7 @@ class HostNode:
         self._settlement = Settlement(settings, self._ledger, self.feed, model_sha256=self._model_sha256)
         self._server = ApiServer(settings, self._engine, self._settlement.tracker, self, self.feed)
         self._serving.attach(self._server)
-        await self._settlement.start()
+        await self._settlement.start(awaits_key=True)
         await self._engine.start()
         self._serving.enter(ServingState.SERVING)
         await self._listen()

@@ -50,6 +50,7 @@ _ROWS = (
     State("C04", _W, "Chain data is old", "Change RPC", "settings", "rpc_url"),
     State("C05", _W, "The contract is paused", "Open job", "jobs"),
     State("C06", _E, "The contract is not the expected one", "Check address", "settings", "settlement_contract"),
+    State("C07", _W, "An RPC is silent", "Change RPC", "settings", "rpc_url"),
     # gas
     State("G01", _W, "Gas money is low", "Fund", "wallet"),
     State("G02", _E, "No gas money", "Fund", "wallet"),

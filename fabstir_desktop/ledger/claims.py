@@ -159,13 +159,14 @@ def read_record(db: apsw.Connection, proof_hash: bytes) -> bytes | None:
     return record
 
 
-def read_last_proof_hash(db: apsw.Connection, venue_id: int, job_id: int) -> bytes:
-    """Proof hash of the job's newest claim that is not void; 32 zero bytes if none."""
+def read_last_proof_hash(db: apsw.Connection, venue_id: int, job_id: int, before: int | None) -> bytes:
+    """Proof hash of the job's last claim that is not void (and begins below token `before`); 32 zero bytes if none."""
     found = fetch_value(
         db,
-        "SELECT c.proof_hash FROM claim c JOIN job j ON j.id = c.job WHERE j.venue = ? AND j.job_id = ? "
-        "AND c.state <> 'void' AND c.proof_hash IS NOT NULL ORDER BY c.sequence DESC LIMIT 1",
-        (venue_id, str(job_id)),
+        "SELECT c.proof_hash FROM claim c JOIN job j ON j.id = c.job WHERE j.venue = ?1 AND j.job_id = ?2 "
+        "AND c.state <> 'void' AND c.proof_hash IS NOT NULL AND (?3 IS NULL OR c.range_start < ?3) "
+        "ORDER BY c.range_start DESC LIMIT 1",
+        (venue_id, str(job_id), before),
     )
     return found or bytes(32)
 
@@ -232,22 +233,47 @@ def read_jobs_to_settle(db: apsw.Connection, venue_id: int) -> list[int]:
     return [int(job_id) for (job_id,) in rows]
 
 
-def record_foreign(db: apsw.Connection, venue_id: int, job_id: int, tokens: int, tx_hash: bytes, note: str) -> None:
+def record_foreign(
+    db: apsw.Connection,
+    venue_id: int,
+    job_id: int,
+    tokens: int,
+    tx_hash: bytes,
+    note: str,
+    *,
+    own_from: int | None = None,
+    proof_hash: bytes | None = None,
+) -> None:
     """A claim of the chain that this ledger did not make owns the lowest uncovered tokens; twice is once.
 
+    Tokens from position `own_from` on were surely made here since, and are in no claim made elsewhere: they are passed over.
     Where the ledger knows too few tokens, the missing ones are counted as known from the chain alone, so that tokens still
-    to come lie behind them and are claimed.
+    to come lie behind them and are claimed. `proof_hash` is that of the claim, where it is known.
     """
     row = ensure_job(db, venue_id, job_id)
-    if fetch_value(db, "SELECT 1 FROM claim WHERE job = ? AND foreign_hash = ? LIMIT 1", (row, tx_hash)) is not None:
+    known = (
+        "SELECT 1 FROM claim WHERE job = ?1 AND (foreign_hash = ?2 OR (proof_hash = ?3 AND state <> 'void')) LIMIT 1"
+    )
+    if fetch_value(db, known, (row, tx_hash, proof_hash)) is not None:
         return
     remaining = tokens
     while remaining > 0:
-        remaining -= _take_gap(db, row, remaining, tx_hash, note)
+        remaining -= _take_gap(db, row, remaining, Foreign(tx_hash, note, own_from, proof_hash))
+        proof_hash = None  # a proof has one row; where the claim is in pieces, the first one names it
     tell(db, row, f"A checkpoint over {count_of(tokens, 'token')} was found on chain that is not from here: {note}")
 
 
-def _take_gap(db: apsw.Connection, row: int, tokens: int, tx_hash: bytes, note: str) -> int:
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A claim made elsewhere; see `record_foreign`."""
+
+    tx_hash: bytes
+    note: str
+    own_from: int | None = None
+    proof_hash: bytes | None = None
+
+
+def _take_gap(db: apsw.Connection, row: int, tokens: int, foreign: Foreign) -> int:
     """Cover the first gap, up to `tokens`; returns how many it took."""
     start, generated, next_live = fetch_row(
         db,
@@ -256,6 +282,11 @@ def _take_gap(db: apsw.Connection, row: int, tokens: int, tx_hash: bytes, note: 
         (row,),
     )
     end = start + tokens if next_live is None else min(start + tokens, next_live)
+    if foreign.own_from is not None and end > foreign.own_from:
+        if start < min(foreign.own_from, generated):
+            end = min(foreign.own_from, generated)
+        else:  # what is left lies behind all that was counted here
+            start, end = generated, generated + tokens
     now = time.time()
     if end > generated:
         db.execute(
@@ -264,8 +295,8 @@ def _take_gap(db: apsw.Connection, row: int, tokens: int, tx_hash: bytes, note: 
         )
     db.execute(
         "INSERT INTO claim (job, sequence, kind, range_start, range_end, host, reason, foreign_hash, state, paid, note, "
-        "created_at, proven_at) VALUES (?1, (SELECT coalesce(max(sequence), 0) + 1 FROM claim WHERE job = ?1), 'foreign', "
-        "?2, ?3, '', ?4, ?5, 'final', 1, ?6, ?7, ?7)",
-        (row, start, end, ClaimReason.RECOVERY.value, tx_hash, note, now),
+        "created_at, proven_at, proof_hash) VALUES (?1, (SELECT coalesce(max(sequence), 0) + 1 FROM claim WHERE job = ?1), "
+        "'foreign', ?2, ?3, '', ?4, ?5, 'final', 1, ?6, ?7, ?7, ?8)",
+        (row, start, end, ClaimReason.RECOVERY.value, foreign.tx_hash, foreign.note, now, foreign.proof_hash),
     )
     return int(end - start)

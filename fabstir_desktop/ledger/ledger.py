@@ -19,8 +19,9 @@ from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.claims import Attempt, Claim, ClaimReason, ClaimState, MinedFact, Payment, Slot, SlotState
 from fabstir_desktop.jobs.generation import FinishReason
 from fabstir_desktop.jobs.ids import Venue
+from fabstir_desktop.jobs.landed import LandedClaim
 from fabstir_desktop.jobs.views import EarningsPoint, EarningsView, JobView, TransactionView
-from fabstir_desktop.ledger import claims, journal, series, slots, tokens, views
+from fabstir_desktop.ledger import claims, journal, recovery, series, slots, tokens, views
 from fabstir_desktop.ledger import payments as chain_facts
 from fabstir_desktop.ledger.engine import LedgerEngine, open_engine, open_view_engine
 from fabstir_desktop.ledger.records import TranscriptSegment
@@ -146,9 +147,9 @@ class Ledger:
         """The canonical proof record stored with a claim."""
         return await self._engine.read(lambda db: claims.read_record(db, proof_hash))
 
-    async def last_proof_hash(self, job_id: int) -> bytes:
-        """Proof hash of the job's newest claim that is not void; 32 zero bytes if none."""
-        return await self._engine.read(lambda db: claims.read_last_proof_hash(db, self._venue_id, job_id))
+    async def last_proof_hash(self, job_id: int, *, before: int | None = None) -> bytes:
+        """Proof hash of the job's last claim that is not void (and begins below token `before`); 32 zero bytes if none."""
+        return await self._engine.read(lambda db: claims.read_last_proof_hash(db, self._venue_id, job_id, before))
 
     async def reverts(self, job_id: int, start: int) -> tuple[int, float]:
         """How often a claim beginning at the job's token `start` was reverted on chain; when the last one was signed."""
@@ -209,18 +210,60 @@ class Ledger:
         """A mined and deep enough revert: release the binding; each claim goes to VOID, HELD or WRITTEN_OFF with `note`."""
         await self._engine.write(lambda db: slots.void_reverted(db, slot_id, note, outcome), durable=True)
 
-    async def free_slot(self, slot_id: int, *, state: SlotState, note: str) -> None:
-        """Only on positive proof that no attempt can be mined: slot BURNED or FOREIGN, claims back to PLANNED."""
-        await self._engine.write(lambda db: slots.free_slot(db, slot_id, state, note), durable=True)
+    async def free_slot(self, slot_id: int, *, state: SlotState, note: str, landed: Sequence[LandedClaim] = ()) -> None:
+        """Only on positive proof that no attempt can be mined: slot BURNED or FOREIGN, claims back to PLANNED.
+
+        Where the transaction that spent the nonce made claims itself (`landed`), those own their tokens in the same step,
+        and claims of those jobs that own no nonce are withdrawn: a process that dies here claims nothing twice.
+        """
+        await self._engine.write(
+            lambda db: slots.free_slot(db, slot_id, state, note, landed=landed, venue_id=self._venue_id), durable=True
+        )
+
+    async def absorb(self, landed: LandedClaim) -> None:
+        """A claim that landed without this ledger: it owns its tokens, claims of its job without a nonce are withdrawn."""
+        await self._engine.write(lambda db: recovery.absorb(db, self._venue_id, landed), durable=True)
+
+    async def generated_by_job(self) -> dict[int, int]:
+        """Tokens of every job, by its id."""
+        return await self._engine.read(lambda db: recovery.read_generated(db, self._venue_id))
+
+    async def unknown_nonces(self, sender: str, below: int) -> list[range]:
+        """Nonces of the sender below `below` that no transaction of this ledger has."""
+        return await self._engine.read(lambda db: recovery.read_unknown_nonces(db, self.venue.chain_id, sender, below))
+
+    async def unclaimed_since(self) -> float | None:
+        """When the oldest token that no claim covers was made, about (never later); None if every token is covered."""
+        return await self._engine.read(lambda db: recovery.read_unclaimed_since(db, self._venue_id))
+
+    async def proof_state(self, job_id: int, proof_hash: bytes) -> ClaimState | None:
+        """Where the job's live claim with this proof stands; None if it has none."""
+        return await self._engine.read(lambda db: recovery.read_proof_state(db, self._venue_id, job_id, proof_hash))
 
     async def move_claim(self, claim_id: int, state: ClaimState, note: str = "") -> None:
         """A step without a slot: PLANNED to HELD or VOID or WRITTEN_OFF, HELD to PLANNED, VOID or WRITTEN_OFF."""
         await self._engine.write(lambda db: claims.move_claim(db, claim_id, state, note), durable=True)
 
-    async def record_foreign(self, job_id: int, tokens: int, tx_hash: bytes, note: str) -> None:
-        """A claim seen on chain that this ledger did not make: it owns its range, so that it is never claimed again."""
+    async def record_foreign(
+        self,
+        job_id: int,
+        tokens: int,
+        tx_hash: bytes,
+        note: str,
+        *,
+        own_from: int | None = None,
+        proof_hash: bytes | None = None,
+    ) -> None:
+        """A claim seen on chain that this ledger did not make: it owns its range, so that it is never claimed again.
+
+        Tokens from position `own_from` on were surely made here since and are passed over.
+        """
+        venue_id = self._venue_id
         await self._engine.write(
-            lambda db: claims.record_foreign(db, self._venue_id, job_id, tokens, tx_hash, note), durable=True
+            lambda db: claims.record_foreign(
+                db, venue_id, job_id, tokens, tx_hash, note, own_from=own_from, proof_hash=proof_hash
+            ),
+            durable=True,
         )
 
     async def mark_settled(self, claim_id: int) -> None:

@@ -10,8 +10,10 @@ import apsw
 
 from fabstir_desktop.errors import LedgerRefused
 from fabstir_desktop.jobs.claims import Attempt, ClaimState, MinedFact, Slot, SlotState
+from fabstir_desktop.jobs.landed import LandedClaim
 from fabstir_desktop.ledger.claims import record_foreign, step_claim
 from fabstir_desktop.ledger.journal import tell
+from fabstir_desktop.ledger.recovery import absorb
 from fabstir_desktop.ledger.rows import fetch_rows, fetch_value
 
 _SLOT = (
@@ -227,8 +229,17 @@ def void_reverted(db: apsw.Connection, slot_id: int, note: str, outcome: ClaimSt
     _tell(db, slot_id, f"The checkpoint was refused by the contract: {note}")
 
 
-def free_slot(db: apsw.Connection, slot_id: int, state: SlotState, note: str) -> None:
-    """The nonce is provably spent by another: its claims are planned again."""
+def free_slot(
+    db: apsw.Connection,
+    slot_id: int,
+    state: SlotState,
+    note: str,
+    *,
+    landed: Sequence[LandedClaim] = (),
+    venue_id: int = 0,
+) -> None:
+    """The nonce is provably spent by another: its claims are planned again, unless the spender itself made them (`landed`,
+    claims of jobs of the venue)."""
     carried = _carried(db, slot_id)
     for claim_id, claim_state in carried:
         if claim_state is ClaimState.REOPENED:
@@ -237,7 +248,10 @@ def free_slot(db: apsw.Connection, slot_id: int, state: SlotState, note: str) ->
     for claim_id, _state in carried:
         _release(db, claim_id, slot_id, note or state.value)
         step_claim(db, claim_id, ClaimState.PLANNED, "")
-    _tell(db, slot_id, f"The nonce was spent by another transaction; the checkpoint gets a new one. {note}".strip())
+    for claim in landed:
+        absorb(db, venue_id, claim)
+    ending = "" if landed else "; the checkpoint gets a new one"
+    _tell(db, slot_id, f"The nonce was spent by another transaction{ending}. {note}".strip())
 
 
 def _take_back(db: apsw.Connection, slot_id: int, tx_hash: bytes) -> None:

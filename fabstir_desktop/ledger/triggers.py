@@ -57,7 +57,11 @@ _LIVE = "c.job = NEW.job AND c.state <> 'void'"
 _ADVANCE = f"""UPDATE job SET next_start = (
   SELECT min(p) FROM (SELECT NEW.range_end AS p UNION ALL
                       SELECT c.range_end FROM claim c WHERE {_LIVE} AND c.range_start >= NEW.range_end)
-  WHERE NOT EXISTS (SELECT 1 FROM claim c WHERE {_LIVE} AND c.range_start = p)) WHERE id = NEW.job;"""
+  WHERE NOT EXISTS (SELECT 1 FROM claim c WHERE {_LIVE} AND c.range_start = p))
+  WHERE id = NEW.job AND next_start = NEW.range_start;"""
+_CHAIN_ALONE = """NEW.kind = 'foreign' AND EXISTS (SELECT 1 FROM token t WHERE t.job = NEW.job AND t.start = NEW.range_start)
+  AND NOT EXISTS (SELECT 1 FROM token t WHERE t.job = NEW.job AND t.start >= NEW.range_start AND t.start < NEW.range_end
+                  AND t.ticket IS NOT NULL)"""
 _PAID_CLAIMS = """id IN (SELECT b.claim FROM attempt a JOIN binding b ON b.slot = a.slot
   JOIN claim c ON c.id = b.claim JOIN job j ON j.id = c.job
   WHERE a.tx_hash = {0}.tx_hash AND b.released IS NULL AND j.venue = {0}.venue AND j.job_id = {0}.job_id)"""
@@ -100,7 +104,7 @@ _REFUSALS = (
     _refuse(
         "claim_is_contiguous",
         "BEFORE INSERT ON claim",
-        "NEW.range_start IS NOT (SELECT next_start FROM job WHERE id = NEW.job)",
+        f"NEW.range_start IS NOT (SELECT next_start FROM job WHERE id = NEW.job) AND NOT ({_CHAIN_ALONE})",
         "a claim starts at the first token that no claim covers",
     ),
     _refuse(

@@ -29,6 +29,12 @@ class ContractCall:
 
         return self.selector + encode(self.inputs, values)
 
+    def decode_inputs(self, calldata: bytes) -> tuple[Any, ...]:
+        """The values a call was made with. Raises ValueError if the calldata is none of this function's."""
+        if calldata[:4] != self.selector:
+            raise ValueError(f"not a call of {self.name}")
+        return _decode(self.inputs, calldata[4:])
+
     def decode(self, data: bytes) -> tuple[Any, ...]:
         """The values it returned. Raises ValueError if `data` is no such answer."""
         return _decode(self.outputs, data)

@@ -9,6 +9,7 @@ tokens are counted only.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 GOOD_FOR_S = 3.0
 BAD_FOR_S = 2.0
 CHECK_LIMIT_S = 15.0
+RECOVERY_LIMIT_S = 5.0
 WAIT_FOR_CHAIN_S = 20.0
 _LOOK_AGAIN_S = 0.2
 REMEMBERED_JOBS = 10_000
@@ -72,6 +74,7 @@ class JobGate:
         max_unproven_tokens: int,
         is_ready: Callable[[], bool],
         first_look: Callable[[], Awaitable[None]],
+        recovered: Callable[[], Awaitable[None]],
         wait_for_chain_s: float = 0.0,
         on_headroom: Callable[[int, int], None] = lambda _job_id, _tokens: None,
         clock: Callable[[], float] = time.monotonic,
@@ -81,6 +84,8 @@ class JobGate:
         self._max_unproven_tokens = max_unproven_tokens
         self._is_ready = is_ready
         self._first_look = first_look
+        self._recovered = recovered
+        self._is_recovered = False
         self._wait_for_chain_s = wait_for_chain_s
         self._on_headroom = on_headroom
         self._clock = clock
@@ -94,11 +99,23 @@ class JobGate:
 
     async def reserve(self, job_id: int, max_tokens: int) -> int:
         """Tokens the prompt may have, at most `max_tokens`, now reserved. Raises AdmissionRefused, LedgerError."""
+        if not self._is_recovered and await self._ledger.account(job_id) is not None:
+            await self._wait_recovered()
         if self.signer is None:
             return self._reserve(job_id, max_tokens)
         known = await self._check(job_id, self.signer)
         async with known.promising:  # what one prompt is promised, the next one counts
             return self._reserve(job_id, await self._allowance(job_id, known, max_tokens))
+
+    async def _wait_recovered(self) -> None:
+        """A job that the ledger knows is served once the ledger was compared with the chain, after some seconds at most, and
+        at once where the chain is away: what is made then is known to be made later than what was claimed elsewhere."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RECOVERY_LIMIT_S):
+                await self._first_look()
+                if self._is_ready():
+                    await self._recovered()
+                    self._is_recovered = True
 
     def _reserve(self, job_id: int, tokens: int) -> int:
         self._reserved[job_id] = self._reserved.get(job_id, 0) + tokens
@@ -145,6 +162,7 @@ class JobGate:
     def forget(self) -> None:
         """Another key or contract: what was found no longer holds."""
         self._known.clear()
+        self._is_recovered = False
 
     # --- what the chain says ----------------------------------------------------------------------------------------
 

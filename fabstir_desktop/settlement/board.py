@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from fabstir_desktop.errors import FabstirError
 from fabstir_desktop.feed import Feed
@@ -95,6 +95,16 @@ class ProblemBoard:
     def standing(self) -> list[Problem]:
         """What is raised now, worst first."""
         return list(self._problems)
+
+
+def silent_endpoint_problem(nonce: int, names: Sequence[str]) -> Problem:
+    """C07: what nobody may contradict cannot be settled while an endpoint that is configured does not answer."""
+    message = (
+        f"{', '.join(names)} does not answer. Nonce {nonce} was used by another transaction; its claims get a new one once "
+        "every RPC has said that it does not have ours."
+    )
+    advice = "Wait for that RPC, or remove it from the setting if it is gone for good."
+    return problem("C07", message, advice=advice)
 
 
 def reverted_problem(job_id: int, tokens: int, plain: str, outcome: ClaimState) -> Problem:

@@ -57,11 +57,13 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class BlockTransaction:
-    """A transaction inside a block, as far as its nonce is asked for."""
+    """A transaction inside a block: who sent it, with which nonce, and what it calls (`to` is empty for a creation)."""
 
     tx_hash: bytes
     sender: str
     nonce: int
+    to: str
+    data: bytes
 
 
 class ChainClient:
@@ -92,7 +94,7 @@ class ChainClient:
         return min(block.number, head.number) if block is not None else max(0, head.number - fallback)
 
     async def transactions_of_block(self, number: int) -> list[BlockTransaction]:
-        """Hash, sender and nonce of each transaction in a block."""
+        """Each transaction in a block."""
         fields = await self.pool.request("eth_getBlockByNumber", hex(number), True)
         if not isinstance(fields, dict):
             raise RpcUnreachable(f"the RPC does not know block {number}")
@@ -244,7 +246,13 @@ def _read_block(fields: Any) -> BlockRef:
 
 def _read_transaction(fields: Any) -> BlockTransaction:
     try:
-        return BlockTransaction(hex_bytes(fields["hash"]), str(fields["from"]).lower(), int(fields["nonce"], 16))
+        return BlockTransaction(
+            tx_hash=hex_bytes(fields["hash"]),
+            sender=str(fields["from"]).lower(),
+            nonce=int(fields["nonce"], 16),
+            to=str(fields.get("to") or "").lower(),
+            data=hex_bytes(fields.get("input") or fields.get("data") or "0x"),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise RpcUnreachable("a transaction of the block cannot be read") from error
 

@@ -28,6 +28,7 @@ from fabstir_desktop.settlement.claimer import Claimer, Submitted
 from fabstir_desktop.settlement.completer import Completer
 from fabstir_desktop.settlement.contracts.base import SettlementContract
 from fabstir_desktop.settlement.due_list import DueList
+from fabstir_desktop.settlement.history import History
 from fabstir_desktop.settlement.outbox import Outbox
 from fabstir_desktop.settlement.payments import PaymentReader
 from fabstir_desktop.settlement.reconciler import Progress, Reconciler
@@ -59,6 +60,7 @@ class ManagerParts:
     outbox: Outbox
     reconciler: Reconciler
     payments: PaymentReader
+    history: History
     recovery: Recovery
     completer: Completer
     announcer: ConfirmedAnnouncer
@@ -163,6 +165,7 @@ class CheckpointManager:
     async def checkpoint(self, job_id: int | None = None) -> list[CheckpointOutcome]:
         """Claim now what the job (or every job) has; says for each what was done or why not."""
         if job_id is not None:
+            self._parts.history.consent(job_id)
             jobs = [job_id]
         else:
             jobs = [account.job_id for account in await self._parts.ledger.accounts_with_unclaimed()]
@@ -201,10 +204,7 @@ class CheckpointManager:
         if not self._is_ready():
             return self._idle_s  # whoever finds the chain ready wakes us
         progress = await self._look()
-        if not self.recovered:
-            await self._parts.recovery.run(self._lock)
-            await self._settle_unreported()
-            self._recovered.set()
+        await self._recover()
         await self._sweep()
         made = self._made
         await self._resume_planned()
@@ -217,6 +217,20 @@ class CheckpointManager:
             await self._parts.payments.poll(progress.head)
         self.open_claims = progress.unproven_slots
         return self._rest_s(progress)
+
+    async def _recover(self) -> None:
+        """Compare the ledger with the chain: at start, and before anything is signed after nonces that are not known here."""
+        nonces = self._parts.outbox.nonces
+        if not self.recovered or nonces.wants_history or self._parts.history.is_due:
+            nonces.wants_history = False
+            try:
+                await self._parts.recovery.run(self._lock)
+            except BaseException:
+                nonces.wants_history = True
+                raise
+        if not self.recovered:
+            await self._settle_unreported()
+            self._recovered.set()
 
     def _rest_s(self, progress: Progress) -> float:
         if progress.unproven_slots or self._settling:
@@ -349,6 +363,7 @@ class CheckpointManager:
         """Make a claim; whatever stands in the way leaves the job due, with its cause, to be tried again."""
         asked = self._due.asked(job_id)
         try:
+            self._parts.history.check(job_id)
             result = await make()
         except ClaimWaits as wait:
             if wait.problem is not None:

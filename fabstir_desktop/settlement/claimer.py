@@ -315,7 +315,8 @@ class Claimer:
         log.warning(
             "Job %d: a claim of %d tokens with this proof is already on chain; it is not made again", job_id, tokens
         )
-        await self._ledger.record_foreign(job_id, tokens, proof_hash, "already on chain with the same proof")
+        note = "already on chain with the same proof"
+        await self._ledger.record_foreign(job_id, tokens, proof_hash, note, proof_hash=proof_hash)
 
     async def _has_landed(self, proof_hash: bytes) -> bool:
         return await self._contract.is_proof_used(self._signer.address, proof_hash) is not False

@@ -24,9 +24,8 @@ def no_gas_problem(short_wei: int | None) -> Problem:
 
 def foreign_nonce_problem(sender: str, nonce: int) -> Problem:
     """T03: a transaction that is not ours used a nonce of the account."""
-    message = (
-        f"Another program is sending from {sender} (nonce {nonce} was used). Claims go on, but slower and less surely."
-    )
+    used = f"Another program is sending from {sender} (nonce {nonce} was used)"
+    message = f"{used}. Claims go on one at a time, and no fee is raised against it."
     return problem("T03", message, advice="Use this key in one program only.")
 
 

@@ -30,12 +30,12 @@ from fabstir_desktop.settlement.fees import (
     gas_limit_for,
 )
 from fabstir_desktop.settlement.gas_problems import (
-    foreign_nonce_problem,
     format_eth,
     gas_refused_problem,
     no_gas_problem,
     too_dear_problem,
 )
+from fabstir_desktop.settlement.nonces import NonceBook
 from fabstir_desktop.settlement.outbox_memory import MarketRead, Sending
 from fabstir_desktop.wallet.signer import Signer, UnsignedTransaction, read_payload
 
@@ -47,7 +47,6 @@ RESEND_POLLS = 15.0
 """Unmined bytes are sent again after so many polls (15 s, then every 30 s, at two seconds a poll); the first bump likewise."""
 MAXIMUM_IN_FLIGHT = 64
 SIGNED_OVERHEAD_BYTES = 118
-FOREIGN_REMEMBERED_S = 600.0
 TYPICAL_CLAIM_GAS = 100_000
 TYPICAL_CLAIM_BYTES = 400
 FILLER_KIND = "cancel"
@@ -110,11 +109,11 @@ class Outbox:
         self._market = MarketRead()
         self._sending: dict[int, Sending] = {}
         self._nonce_lock = asyncio.Lock()
-        self._foreign_at = 0.0
         self.in_flight_limit = MAXIMUM_IN_FLIGHT
         self.claim_gas = TYPICAL_CLAIM_GAS
         self.nonce_looks_used = False
         """A node said that a nonce is taken: the reconciler should look at once."""
+        self.nonces = NonceBook(ledger, board, self.sender, retry_s=self._resend_s / 100, clock=clock)
 
     @property
     def sender(self) -> str:
@@ -151,7 +150,7 @@ class Outbox:
         async with self._nonce_lock:
             market = await self._read_market()
             await self._check_room(quote, market.balance_wei)
-            nonce = await self._next_nonce(market.chain_count)
+            nonce = await self.nonces.next(market.chain_count)
             attempt = await self._sign(to, quote.calldata, nonce, quote.gas_limit, quote.offer)
             slot = await self._ledger.bind(
                 [claim.claim_id for claim in claims], sender=self.sender, nonce=nonce, attempt=attempt, kind=kind
@@ -256,6 +255,8 @@ class Outbox:
             return slot
         if head.number <= sending.attempt_head:
             return slot  # no block came since: no fee would have helped
+        if self.nonces.is_contested:
+            return slot  # the other program might answer in kind
         return await self.bump(slot, market)
 
     async def bump(
@@ -289,8 +290,7 @@ class Outbox:
 
     def foreign_use(self, nonce: int) -> None:
         """A transaction that is not ours has used a nonce of this account."""
-        self._foreign_at = self._clock()
-        self._board.raise_(foreign_nonce_problem(self.sender, nonce))
+        self.nonces.foreign_use(nonce)
 
     def forget_market(self) -> None:
         """Read balance, nonce and fees anew at the next occasion."""
@@ -298,7 +298,7 @@ class Outbox:
 
     async def _check_room(self, quote: Quote, balance_wei: int) -> None:
         open_slots = await self._ledger.slots(self.sender, [SlotState.OPEN])
-        if len(open_slots) >= self.in_flight_limit:
+        if len(open_slots) >= (1 if self.nonces.is_contested else self.in_flight_limit):
             raise ClaimWaits(f"{len(open_slots)} transactions are on their way; this one is next", retry_s=0.5)
         # Each open transaction also has its L1 share, which no fee field caps; they are alike, so this one's is taken.
         committed = sum(_worst_cost_wei(slot) + quote.l1_fee_wei for slot in open_slots)
@@ -309,16 +309,6 @@ class Outbox:
                 f"not enough gas money: short by {format_eth(short)} ETH", retry_s=3.0, problem=no_gas_problem(short)
             )
         self._board.clear("G02")
-
-    async def _next_nonce(self, chain_count: int) -> int:
-        ours = await self._ledger.next_nonce(self.sender)
-        if ours is None:
-            return chain_count
-        if chain_count > ours:
-            self.foreign_use(chain_count - 1)
-        elif self._clock() - self._foreign_at > FOREIGN_REMEMBERED_S:
-            self._board.clear("T03")
-        return max(ours, chain_count)
 
     async def _sign(self, to: str, calldata: bytes, nonce: int, gas_limit: int, offer: FeeOffer) -> Attempt:
         if isinstance(self._signer, str):

@@ -35,7 +35,7 @@ class ProofStore:
         """The proof of a range; its files are on disk when this returns. Raises LedgerError, SignerLocked."""
         segments = await self._ledger.transcript(job_id, start, end)
         earlier = await self._earlier(job_id, start, segments)
-        previous = await self._ledger.last_proof_hash(job_id)
+        previous = await self._ledger.last_proof_hash(job_id, before=start)
         loop = asyncio.get_running_loop()
         record = await loop.run_in_executor(
             None,

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fabstir_desktop.errors import ChainError
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.claims import Claim, ClaimState, MinedFact, Payment, Slot, SlotState
 from fabstir_desktop.jobs.events import ClaimChanged, EarningsChanged, JobChanged, TransactionChanged
+from fabstir_desktop.jobs.landed import LandedClaim
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.alerts import tell_late
-from fabstir_desktop.settlement.board import ProblemBoard, reverted_problem
+from fabstir_desktop.settlement.attribution import Attribution
+from fabstir_desktop.settlement.board import ProblemBoard, reverted_problem, silent_endpoint_problem
 from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient, Receipt
 from fabstir_desktop.settlement.contracts.base import Refusal, RefusalKind, SettlementContract
 from fabstir_desktop.settlement.outbox import Outbox
 from fabstir_desktop.settlement.payments import own_payments
+from fabstir_desktop.settlement.spenders import SpenderReader
 from fabstir_desktop.settlement.spent_nonces import GapWatch, is_spent_everywhere, spending_block
 from fabstir_desktop.settlement.verdicts import Verdicts
 from fabstir_desktop.wallet.signer import read_payload
@@ -31,8 +33,6 @@ from fabstir_desktop.wallet.signer import read_payload
 log = logging.getLogger(__name__)
 
 PARALLEL_READS = 16
-SILENCE_LIMIT_S = 600.0
-"""So long an endpoint that does not answer may hold up a claim whose nonce another transaction has used."""
 OUTCOMES: dict[RefusalKind, ClaimState] = {
     RefusalKind.CLOSED: ClaimState.WRITTEN_OFF,
     RefusalKind.REPLAYED: ClaimState.VOID,
@@ -64,9 +64,9 @@ class Reconciler:
         outbox: Outbox,
         board: ProblemBoard,
         feed: Feed,
+        attribution: Attribution,
         *,
         confirmations: int,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._client = client
@@ -74,13 +74,10 @@ class Reconciler:
         self._outbox = outbox
         self._board = board
         self._feed = feed
+        self._spenders = SpenderReader(client, contract, attribution, outbox.sender)
         self._confirmations = confirmations
-        self._clock = clock
         self._verdicts = Verdicts(ledger, client, contract)
         self._reads = asyncio.Semaphore(PARALLEL_READS)
-        self._unknown_since: dict[int, float] = {}
-        """Slots whose nonce is spent and whose receipt nobody has, with the time of the first such look."""
-        self._silence_limit_s = SILENCE_LIMIT_S
         self._gaps = GapWatch()
         self._progress = Progress()
         """What was found and not yet handed over."""
@@ -165,7 +162,6 @@ class Reconciler:
         await self._fill_gaps(count, missing)
         for slot in missing:
             if slot.nonce >= count:
-                self._unknown_since.pop(slot.slot_id, None)
                 await self._send_again(slot)
             else:
                 await self._examine_spent(slot, head, progress)
@@ -209,7 +205,6 @@ class Reconciler:
             receipt.fee_wei,
         )
         await self._ledger.mark_included(slot.slot_id, fact)
-        self._unknown_since.pop(slot.slot_id, None)
         if receipt.succeeded:
             await self._publish(slot, ClaimState.INCLUDED, "")
         else:
@@ -257,7 +252,11 @@ class Reconciler:
         tag = "safe" if is_guarded else "finalized"
         if number > await self._client.settled_number(tag, head):
             return  # it could still be reorganised away, and ours be mined after all
-        await self._free(slot, SlotState.FOREIGN, f"its nonce was used by 0x{spender.tx_hash.hex()}", progress)
+        claims = [await self._ledger.claim(claim_id) for claim_id in slot.claim_ids]
+        landed = await self._spenders.claims_of(spender, claims, read_payload(slot.attempts[0].raw)[0])
+        if landed is not None:
+            note = f"its nonce was used by 0x{spender.tx_hash.hex()}"
+            await self._free(slot, SlotState.FOREIGN, note, progress, landed)
 
     async def _burn_without_history(self, slot: Slot, progress: Progress) -> None:
         """Nobody can say what spent the nonce. Its claims get another only where that cannot pay twice: the contract
@@ -274,23 +273,26 @@ class Reconciler:
             note = "its nonce was used by a transaction that no RPC can show any more"
             await self._free(slot, SlotState.BURNED, note, progress)
 
-    async def _free(self, slot: Slot, state: SlotState, note: str, progress: Progress) -> None:
+    async def _free(
+        self, slot: Slot, state: SlotState, note: str, progress: Progress, landed: Sequence[LandedClaim] = ()
+    ) -> None:
         log.warning("Nonce %d: %s, none of ours: its claims get another", slot.nonce, note)
-        await self._ledger.free_slot(slot.slot_id, state=state, note=note)
+        await self._ledger.free_slot(slot.slot_id, state=state, note=note, landed=landed)
+        self._outbox.nonces.wants_history = True
         self._outbox.forget(slot)
         self._feed.publish(TransactionChanged(slot.slot_id))
         progress.jobs.update(await self._job_ids(slot))
 
     async def _is_anywhere(self, slot: Slot) -> bool:
-        """Whether any endpoint has a receipt of ours, or could not be asked; one that is silent for long does not count."""
-        is_patient = self._clock() - self._unknown_since.setdefault(slot.slot_id, self._clock()) < self._silence_limit_s
+        """Whether any endpoint has a receipt of ours, or could not be asked: it might be the one that has it."""
         for attempt in slot.attempts:
             answers = await self._client.receipts_everywhere(attempt.tx_hash)
-            silent = [answer for answer in answers if isinstance(answer, ChainError)]
-            if any(isinstance(answer, Receipt) for answer in answers) or len(silent) == len(answers):
+            if any(isinstance(answer, ChainError) for answer in answers):
+                self._board.raise_(silent_endpoint_problem(slot.nonce, self._client.pool.names_of_silent(answers)))
                 return True
-            if silent and is_patient:
+            if any(isinstance(answer, Receipt) for answer in answers):
                 return True
+        self._board.clear("C07")
         return False
 
     def _is_elsewhere(self, slot: Slot) -> bool:

@@ -132,6 +132,11 @@ class RpcPool:
         """Ask every endpoint; failures are in the list as errors."""
         return await self._fan_out(lambda endpoint: self._ask(endpoint, method, params))
 
+    def names_of_silent(self, answers: Sequence[object]) -> list[str]:
+        """Host names of the endpoints that gave no answer to `ask_all`."""
+        pairs = zip(self._endpoints, answers, strict=True)
+        return [endpoint.name for endpoint, answer in pairs if isinstance(answer, ChainError)]
+
     async def send_raw(self, raw: bytes, tx_hash: bytes) -> list[SendAnswer]:
         """Hand the same bytes to every endpoint. An answer with another hash than ours counts as unknown."""
         results = await self._fan_out(

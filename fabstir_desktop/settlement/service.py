@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 NO_KEY = "no host key: tokens are counted, and claimed once a key is added"
 DETACH_LIMIT_S = 2.0
+KEY_LIMIT_S = 10.0
+"""So long known jobs wait at start for a key that may be in a locked keyring."""
 
 
 class Settlement:
@@ -62,6 +64,8 @@ class Settlement:
         self._board = ProblemBoard(feed)
         self._manager: CheckpointManager | None = None
         self._switching = asyncio.Lock()
+        self._opening: dict[int, int] = {}
+        self._key_known = asyncio.Event()
         self._monitor = ChainMonitor(
             self._client,
             self._contract,
@@ -84,7 +88,7 @@ class Settlement:
         )
         """The Accountant that the server uses."""
         self._wiring = Wiring(
-            settings, self._venue, ledger, feed, self._client, self._contract, self._board, self._monitor
+            settings, self._venue, ledger, feed, self._client, self._contract, self._board, self._monitor, self._opening
         )
         self._follower = make_follower(self._wiring, self.tracker, self._managed_sender)
 
@@ -93,8 +97,17 @@ class Settlement:
         """Chain, contract, gas money; cheap, no IO."""
         return self._monitor.status
 
-    async def start(self) -> None:
-        """Close what the last process left open and begin to watch the chain. Raises LedgerError."""
+    async def start(self, *, awaits_key: bool = False) -> None:
+        """Close what the last process left open and begin to watch the chain. Raises LedgerError.
+
+        `awaits_key`: `set_signer` will be called soon, with a key or without. Jobs that the ledger knows wait for it, and
+        for what comes of it, before they are served (bounded): the chain may know more of them than an old backup.
+        """
+        self._opening.update(await self._ledger.generated_by_job())
+        if awaits_key:
+            asyncio.get_running_loop().call_later(KEY_LIMIT_S, self._key_known.set)
+        else:
+            self._key_known.set()
         await self._ledger.end_all_sessions()
         self._monitor.start()
         self._follower.start()
@@ -107,6 +120,7 @@ class Settlement:
             self._gate.forget()
             if signer is not None:
                 self._attach(signer)
+            self._key_known.set()
             self._monitor.set_signer(signer)
 
     async def checkpoint(self, job_id: int | None = None) -> list[CheckpointOutcome]:
@@ -179,9 +193,15 @@ class Settlement:
             max_unproven_tokens=self._settings.max_unproven_tokens,
             is_ready=lambda: self._monitor.is_ready,
             first_look=self._monitor.wait_first_look,
+            recovered=self._wait_recovered,
             on_headroom=partial(tell_headroom, self._board),
             wait_for_chain_s=WAIT_FOR_CHAIN_S if self._settings.unknown_jobs == "wait" else 0.0,
         )
+
+    async def _wait_recovered(self) -> None:
+        await self._key_known.wait()
+        if self._manager is not None:
+            await self._manager.wait_recovered()
 
     async def _account(self, job_id: int) -> JobAccount | None:
         return await self._ledger.account(job_id)

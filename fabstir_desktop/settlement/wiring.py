@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fabstir_desktop.feed import Feed
@@ -10,6 +10,7 @@ from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settings import Settings
 from fabstir_desktop.settlement.announce import ConfirmedAnnouncer
+from fabstir_desktop.settlement.attribution import Attribution
 from fabstir_desktop.settlement.board import ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.checkpoint_manager import CheckpointManager, ManagerParts
@@ -18,6 +19,7 @@ from fabstir_desktop.settlement.completer import Completer
 from fabstir_desktop.settlement.contracts.base import SettlementContract
 from fabstir_desktop.settlement.fees import GWEI
 from fabstir_desktop.settlement.follower import Follower
+from fabstir_desktop.settlement.history import History
 from fabstir_desktop.settlement.monitor import ChainMonitor
 from fabstir_desktop.settlement.outbox import Outbox
 from fabstir_desktop.settlement.payments import PaymentReader
@@ -40,6 +42,13 @@ class Wiring:
     contract: SettlementContract
     board: ProblemBoard
     monitor: ChainMonitor
+    opening: Mapping[int, int]
+    """Tokens that each job had when the ledger was opened."""
+
+    @property
+    def attribution(self) -> Attribution:
+        """Judges claims found on chain."""
+        return Attribution(self.ledger, self.contract, self.venue, self.opening)
 
 
 def make_manager(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> CheckpointManager:
@@ -61,7 +70,8 @@ def _make_parts(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> Manage
     confirmations, poll_s = wiring.settings.confirmations, wiring.settings.settlement_poll_seconds
     outbox = _make_outbox(wiring, signer)
     proofs = ProofStore(ledger, wiring.venue, wiring.settings.proofs_dir, tracker.answer_start)
-    threshold = wiring.settings.checkpoint_threshold
+    threshold, attribution = wiring.settings.checkpoint_threshold, wiring.attribution
+    history = History(*common, attribution, outbox.nonces, board, feed, host=signer.address)
     return ManagerParts(
         ledger=ledger,
         feed=feed,
@@ -69,10 +79,11 @@ def _make_parts(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> Manage
         contract=contract,
         outbox=outbox,
         claimer=Claimer(*common, signer, outbox, proofs, board, feed, threshold_tokens=threshold),
-        reconciler=Reconciler(*common, outbox, board, feed, confirmations=confirmations),
+        reconciler=Reconciler(*common, outbox, board, feed, attribution, confirmations=confirmations),
         payments=PaymentReader(*common, feed, host=signer.address, confirmations=confirmations),
         announcer=ConfirmedAnnouncer(ledger, contract, board, feed),
-        recovery=Recovery(ledger, contract, board, feed, host=signer.address),
+        history=history,
+        recovery=Recovery(ledger, contract, attribution, history, board, feed, host=signer.address),
         completer=Completer(*common, outbox, board, feed, has_session=tracker.has_session, poll_s=poll_s),
     )
 
@@ -84,7 +95,8 @@ def make_follower(wiring: Wiring, tracker: TokenTracker, managed_sender: Callabl
     confirmations, monitor = wiring.settings.confirmations, wiring.monitor
 
     def reconciler_of(sender: str) -> Reconciler:
-        return Reconciler(*common, _make_outbox(wiring, sender), board, feed, confirmations=confirmations)
+        outbox = _make_outbox(wiring, sender)
+        return Reconciler(*common, outbox, board, feed, wiring.attribution, confirmations=confirmations)
 
     return Follower(
         ledger,

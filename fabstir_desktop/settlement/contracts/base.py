@@ -90,6 +90,15 @@ class ClaimRules:
     """Payment events can be filtered by host; otherwise they are filtered by the ledger's jobs."""
 
 
+@dataclass(frozen=True, slots=True)
+class DecodedClaim:
+    """A claim as its calldata reads."""
+
+    job_id: int
+    tokens: int
+    proof_hash: bytes
+
+
 class SettlementContract(Protocol):
     """One contract on one chain. Methods that read raise ChainError."""
 
@@ -99,6 +108,8 @@ class SettlementContract(Protocol):
     """Whether `read_job` can answer."""
     has_events: bool
     """Whether payments can be read."""
+    has_claim_events: bool
+    """Whether `claims_seen` can answer."""
 
     async def probe(self) -> None:
         """Check that code is there and speaks this interface. Raises ContractNotSupported, or another ChainError."""
@@ -106,6 +117,10 @@ class SettlementContract(Protocol):
 
     def encode_claim(self, job_id: int, tokens: int, proof: bytes) -> bytes:
         """The calldata of a claim; `proof` are the 97 bytes."""
+        ...
+
+    def decode_claim(self, calldata: bytes) -> DecodedClaim | None:
+        """What a claim's calldata claims; None if it is no claim."""
         ...
 
     async def simulate(self, host: str, calldata: bytes) -> None:
@@ -136,13 +151,22 @@ class SettlementContract(Protocol):
         """The topics that find the payments of a host."""
         ...
 
-    async def claims_seen(self, job_id: int, host: str, first_block: int, last_block: int) -> list[ClaimSeen]:
-        """Claims of a job that events report; empty where there are no events."""
+    async def claims_seen(self, job_id: int | None, host: str, first_block: int, last_block: int) -> list[ClaimSeen]:
+        """Claims of a host (for one job, or any) that events report; empty where there are no events."""
+        ...
+
+    def claims_in(self, logs: Sequence[EventLog]) -> list[ClaimSeen]:
+        """Claims that the logs of a transaction report."""
         ...
 
     def explain(self, reason: str) -> Refusal:
         """The contract's own reason in words for the host."""
         ...
+
+
+def job_topic(job_id: int | None) -> list[bytes] | None:
+    """A job's id as an indexed argument; any job's for None."""
+    return None if job_id is None else [job_id.to_bytes(32, "big")]
 
 
 def address_topic(address: str) -> bytes:

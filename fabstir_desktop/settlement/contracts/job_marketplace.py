@@ -16,10 +16,12 @@ from fabstir_desktop.settlement.chain_client import ChainClient, EventLog
 from fabstir_desktop.settlement.contracts.base import (
     ClaimRules,
     ClaimSeen,
+    DecodedClaim,
     JobFacts,
     Refusal,
     RefusalKind,
     address_topic,
+    job_topic,
 )
 from fabstir_desktop.settlement.contracts.code_probe import has_call, has_event, readable_code
 from fabstir_desktop.settlement.contracts.proof_system import REFUSALS as COMMON_REFUSALS
@@ -70,6 +72,7 @@ class JobMarketplace:
         self.rules = ClaimRules(minimum_tokens=100, settles_later=True, has_deadlines=True, events_name_host=False)
         self.has_jobs = True
         self.has_events = True
+        self.has_claim_events = True
         self._precision = 1000
         self._dispute_window_s = 30
         self._proof_system = NATIVE
@@ -89,10 +92,19 @@ class JobMarketplace:
             raise self._not_supported("its price precision is zero")
         self.rules = ClaimRules(minimum_tokens=minimum, settles_later=True, has_deadlines=True, events_name_host=False)
         self.has_events = has_event(code, SESSION_COMPLETED)
+        self.has_claim_events = has_event(code, PROOF_SUBMITTED)
 
     def encode_claim(self, job_id: int, tokens: int, proof: bytes) -> bytes:
         """The calldata of a claim: of the 97 bytes of the proof only the hash goes to the chain."""
         return SUBMIT.encode(job_id, tokens, proof[:32], "", "")
+
+    def decode_claim(self, calldata: bytes) -> DecodedClaim | None:
+        """What a claim's calldata claims; None if it is no claim."""
+        try:
+            job_id, tokens, proof_hash, _cid, _delta = SUBMIT.decode_inputs(calldata)
+        except ValueError:
+            return None
+        return DecodedClaim(job_id, tokens, proof_hash)
 
     def encode_completion(self, job_id: int) -> bytes:
         """The calldata that settles a session."""
@@ -161,14 +173,19 @@ class JobMarketplace:
         """The topics of settlements; they do not name the host."""
         return [[SESSION_COMPLETED.topic, SESSION_TIMED_OUT.topic]]
 
-    async def claims_seen(self, job_id: int, host: str, first_block: int, last_block: int) -> list[ClaimSeen]:
-        """Claims of a job that events report."""
-        topics = [[PROOF_SUBMITTED.topic], [job_id.to_bytes(32, "big")], [address_topic(host)]]
+    async def claims_seen(self, job_id: int | None, host: str, first_block: int, last_block: int) -> list[ClaimSeen]:
+        """Claims of a host (for one job, or any) that events report."""
+        topics = [[PROOF_SUBMITTED.topic], job_topic(job_id), [address_topic(host)]]
+        return self.claims_in(await self._client.logs(self.address, topics, first_block, last_block))
+
+    def claims_in(self, logs: Sequence[EventLog]) -> list[ClaimSeen]:
+        """Claims that the logs report; a log that is none of this contract's is passed over."""
         seen = []
-        for entry in await self._client.logs(self.address, topics, first_block, last_block):
-            found_id, found_host, tokens, proof_hash, _cid, _delta = PROOF_SUBMITTED.decode(entry.topics, entry.data)
-            place = (entry.tx_hash, entry.block_number, entry.block_hash)
-            seen.append(ClaimSeen(found_id, str(found_host), tokens, proof_hash, *place))
+        for entry in logs:
+            if entry.address.lower() == self.address.lower() and entry.topics[:1] == (PROOF_SUBMITTED.topic,):
+                job_id, host, tokens, proof_hash, _cid, _delta = PROOF_SUBMITTED.decode(entry.topics, entry.data)
+                place = (entry.tx_hash, entry.block_number, entry.block_hash)
+                seen.append(ClaimSeen(job_id, str(host), tokens, proof_hash, *place))
         return seen
 
     def explain(self, reason: str) -> Refusal:

@@ -15,10 +15,12 @@ from fabstir_desktop.settlement.chain_client import ChainClient, EventLog
 from fabstir_desktop.settlement.contracts.base import (
     ClaimRules,
     ClaimSeen,
+    DecodedClaim,
     JobFacts,
     Refusal,
     RefusalKind,
     address_topic,
+    job_topic,
 )
 from fabstir_desktop.settlement.contracts.code_probe import answers_claims, has_call, has_event, readable_code
 
@@ -56,6 +58,7 @@ class ProofSystem:
         self.rules = ClaimRules()
         self.has_jobs = False
         self.has_events = False
+        self.has_claim_events = False
         self._has_proof_used = False
 
     async def probe(self) -> None:
@@ -68,11 +71,20 @@ class ProofSystem:
             )
         self.has_jobs = has_call(code, JOBS)
         self.has_events = has_event(code, PAYMENT_DISTRIBUTED)
+        self.has_claim_events = has_event(code, CHECKPOINT_SUBMITTED)
         self._has_proof_used = has_call(code, PROOF_USED)
 
     def encode_claim(self, job_id: int, tokens: int, proof: bytes) -> bytes:
         """The calldata of a claim; `proof` are the 97 bytes."""
         return SUBMIT.encode(job_id, tokens, proof)
+
+    def decode_claim(self, calldata: bytes) -> DecodedClaim | None:
+        """What a claim's calldata claims; None if it is no claim."""
+        try:
+            job_id, tokens, proof = SUBMIT.decode_inputs(calldata)
+        except ValueError:
+            return None
+        return DecodedClaim(job_id, tokens, bytes(proof[:32]))
 
     async def simulate(self, host: str, calldata: bytes) -> None:
         """`eth_call` of a claim from the host. Raises CallReverted."""
@@ -132,18 +144,22 @@ class ProofSystem:
         """The topics that find the payments of a host."""
         return [[PAYMENT_DISTRIBUTED.topic], None, [address_topic(host)]]
 
-    async def claims_seen(self, job_id: int, host: str, first_block: int, last_block: int) -> list[ClaimSeen]:
-        """Claims of a job that events report; empty where there are no events."""
-        if not self.has_events:
+    async def claims_seen(self, job_id: int | None, host: str, first_block: int, last_block: int) -> list[ClaimSeen]:
+        """Claims of a host (for one job, or any) that events report; empty where there are no events."""
+        if not self.has_claim_events:
             return []
-        topics = [[CHECKPOINT_SUBMITTED.topic], [job_id.to_bytes(32, "big")], [address_topic(host)]]
-        logs = await self._client.logs(self.address, topics, first_block, last_block)
-        return [self._claim_seen(entry) for entry in logs]
+        topics = [[CHECKPOINT_SUBMITTED.topic], job_topic(job_id), [address_topic(host)]]
+        return self.claims_in(await self._client.logs(self.address, topics, first_block, last_block))
 
-    @staticmethod
-    def _claim_seen(entry: EventLog) -> ClaimSeen:
-        job_id, host, tokens, proof_hash = CHECKPOINT_SUBMITTED.decode(entry.topics, entry.data)
-        return ClaimSeen(job_id, str(host), tokens, proof_hash, entry.tx_hash, entry.block_number, entry.block_hash)
+    def claims_in(self, logs: Sequence[EventLog]) -> list[ClaimSeen]:
+        """Claims that the logs report; a log that is none of this contract's is passed over."""
+        seen = []
+        for entry in logs:
+            if entry.address.lower() == self.address.lower() and entry.topics[:1] == (CHECKPOINT_SUBMITTED.topic,):
+                job_id, host, tokens, proof_hash = CHECKPOINT_SUBMITTED.decode(entry.topics, entry.data)
+                place = (entry.tx_hash, entry.block_number, entry.block_hash)
+                seen.append(ClaimSeen(job_id, str(host), tokens, proof_hash, *place))
+        return seen
 
     def explain(self, reason: str) -> Refusal:
         """The contract's own reason in words for the host."""
