@@ -34,6 +34,7 @@ async def main() -> None:
     parser.add_argument("--only", nargs="+", choices=sorted(ROWS), default=list(ROWS), metavar="ROW", help=list_rows())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--sessions", type=int, default=200, help="that come and go before memory is read")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--window", type=int, default=2048)
     options = parser.parse_args()
@@ -59,7 +60,7 @@ async def make_field(stack: contextlib.AsyncExitStack, options: argparse.Namespa
     product = Product(folder / "product", environment(*setup))
     stack.callback(product.kill)
     await product.start()
-    field = Field(options.rounds, options.tokens, setup, folder, WholeProduct(product))
+    field = Field(options.rounds, options.tokens, setup, folder, WholeProduct(product), options.sessions)
     if set(options.only) & {"streams", "history", "newcomer"}:
         field.llama_server = await stack.enter_async_context(served_llama(*setup))
     if "streams" in options.only:

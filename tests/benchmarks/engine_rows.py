@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
-import signal
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -18,89 +15,18 @@ import psutil
 from engine_contestants import (
     Answer,
     Contestant,
-    EngineAlone,
-    LlamaServer,
     Outcome,
-    PythonServer,
     Run,
     WholeProduct,
-    environment,
     inference,
     job_of,
 )
-from engine_support import ready_engine, small_model_path
+from engine_process_rows import kill, memory
+from engine_table import CANCELS, CLOSES, SENTENCE, Field, Line, at_least, at_most, ratio, story
 from product_support import Product
 from websockets.asyncio.client import ClientConnection, connect
 
-from fabstir_desktop.inference.model_files import inspect_model
 from fabstir_desktop.jobs.generation import Message
-
-PROMPT = "{} Please tell me a long and detailed story about the sea and all the animals in it."
-BEGINNINGS = (
-    "Amber",
-    "Birch",
-    "Copper",
-    "Dune",
-    "Ember",
-    "Fern",
-    "Granite",
-    "Heron",
-    "Iris",
-    "Juniper",
-    "Kelp",
-    "Lark",
-)
-SENTENCE = "The keeper of the lighthouse number {} wrote down what he saw of the sea, the ships and the birds. "
-CANCELS = 200
-CLOSES = 100
-MEBIBYTE = 1024 * 1024
-
-
-@dataclass
-class Field:
-    """Everybody who takes part; those that no chosen row needs are None."""
-
-    rounds: int
-    tokens: int
-    setup: tuple[int, int, int]
-    folder: Path
-    product: WholeProduct
-    llama_server: LlamaServer | None = None
-    engine: EngineAlone | None = None
-    bare: Run | None = None
-    python: PythonServer | None = None
-
-
-@dataclass
-class Line:
-    """A line of the table; `reached` is None where nothing was asked for."""
-
-    figure: str
-    must_reach: str
-    measured: str
-    reached: bool | None
-    how: str = ""
-
-
-def story(number: int) -> str:
-    """A prompt that shares no beginning with another's: what a server keeps of one client helps no other."""
-    count = len(BEGINNINGS)
-    words = [BEGINNINGS[number // count**place % count] for place in range(3)]
-    return PROMPT.format(f"{words[0]}, {words[1]} and {words[2]} ask:")
-
-
-def at_least(figure: str, limit: float, value: float, how: str) -> Line:
-    return Line(figure, f"at least {limit:.2f}", f"{value:.2f}", value >= limit, how)
-
-
-def at_most(figure: str, limit: float, value: float, how: str, unit: str = "", digits: int = 2) -> Line:
-    return Line(figure, f"at most {limit:g}{unit}", f"{value:.{digits}f}{unit}", value <= limit, how)
-
-
-def ratio(own: Sequence[float], other: Sequence[float]) -> float:
-    """The median over the rounds of what stood side by side."""
-    return statistics.median(a / b for a, b in zip(own, other, strict=True))
-
 
 # --- streams: rates, first tokens, processor time ----------------------------------------------------------------------
 
@@ -296,17 +222,26 @@ async def cancel(field: Field) -> list[Line]:
     """Time until the slot is free, with three other streams running: seen from the client for a cancel, in the metrics for
     a closed socket."""
     cancelled: list[float] = []
-    await asyncio.gather(*(cancel_often(field.product.product, n, cancelled) for n in range(4)))
+    late: list[int] = []
+    await asyncio.gather(*(cancel_often(field.product.product, n, cancelled, late) for n in range(4)))
     async with aiohttp.ClientSession() as session:
         url = field.product.product.http_url + "/status"
         closed = [await close_socket(field.product.product, session, url, n) for n in range(CLOSES)]
     return [
         at_most("stream_cancel to its stream_end, p99", 50, 1e3 * percentile(cancelled), spread(cancelled), " ms", 1),
+        at_most(
+            "tokens made after a stream_cancel was sent, p99",
+            2,
+            percentile(late),
+            f"one of the running step and one on its way; worst {max(late)} of {len(late)}",
+            "",
+            0,
+        ),
         at_most("closed socket to a free slot, p99", 50, 1e3 * percentile(closed), spread(closed), " ms", 1),
     ]
 
 
-def percentile(values: Sequence[float], share: float = 0.99) -> float:
+def percentile(values: Sequence[float] | Sequence[int], share: float = 0.99) -> float:
     return sorted(values)[min(int(share * len(values)), len(values) - 1)]
 
 
@@ -314,7 +249,7 @@ def spread(values: Sequence[float]) -> str:
     return f"median {1e3 * statistics.median(values):.1f}, worst {1e3 * max(values):.1f} ms of {len(values)}"
 
 
-async def cancel_often(product: Product, number: int, times: list[float]) -> None:
+async def cancel_often(product: Product, number: int, times: list[float], late: list[int]) -> None:
     async with connect(product.url, compression=None) as socket, asyncio.timeout(120):
         await socket.recv()
         for turn in range(CANCELS // 4):
@@ -324,8 +259,19 @@ async def cancel_often(product: Product, number: int, times: list[float]) -> Non
                 continue  # the model had less to say
             asked = time.perf_counter()
             await socket.send(json.dumps({"type": "stream_cancel", "session_id": session_id}))
-            await chunks(socket, 500)
+            late.append(await tokens_to_end(socket))
             times.append(time.perf_counter() - asked)
+
+
+async def tokens_to_end(socket: ClientConnection) -> int:
+    """Read to the answer's end; the tokens that still came."""
+    tokens = 0
+    async for message in socket:
+        frame = json.loads(message)
+        if frame["type"] == "stream_end":
+            return tokens
+        tokens += frame["tokens"]
+    raise AssertionError("the socket closed")
 
 
 async def chunks(socket: ClientConnection, count: int) -> bool:
@@ -363,65 +309,6 @@ async def close_socket(product: Product, session: aiohttp.ClientSession, url: st
 async def active_streams(session: aiohttp.ClientSession, url: str) -> int:
     async with session.get(url) as response:
         return int((await response.json(content_type=None))["active_streams"])
-
-
-# --- after a kill --------------------------------------------------------------------------------------------------------
-
-
-async def kill(field: Field) -> list[Line]:
-    """SIGKILL of the child, a prompt at once, until its first token; and what loading alone takes."""
-    recovered, loads = [], []
-    window, parallel, threads = field.setup
-    for round_ in range(field.rounds):
-        started = time.perf_counter()
-        engine = await ready_engine(parallel=parallel, context_window=window, threads=threads)
-        loads.append(time.perf_counter() - started)
-        await engine.stop()
-        product = Product(field.folder / f"kill-{round_}", environment(*field.setup))
-        try:
-            await product.start()
-            recovered.append(await first_token_after_kill(product))
-        finally:
-            product.kill()
-    load_s = statistics.median(loads)
-    how = f"loading alone {load_s:.2f} s, so the limit is {load_s + 1:.2f} s; worst {max(recovered):.2f} s"
-    figure = "SIGKILL of the child to the next request's first token"
-    return [at_most(figure, round(load_s + 1, 2), statistics.median(recovered), how, " s")]
-
-
-async def first_token_after_kill(product: Product) -> float:
-    status = await product.wait_for(lambda answer: answer["engine"]["worker_pid"] is not None)
-    async with connect(product.url, compression=None) as socket:
-        await socket.recv()
-        await WholeProduct.ask_on(socket, story(1), 16, 1, Answer(time.perf_counter()), "before")
-        killed = Answer(time.perf_counter())
-        os.kill(status["engine"]["worker_pid"], signal.SIGKILL)
-        while not killed.came_at:  # a prompt that reached the dying child is told WORKER_CRASHED: the client asks again
-            await WholeProduct.ask_on(socket, story(2), 4, 1, killed, "after")
-    return killed.first_s
-
-
-# --- memory ----------------------------------------------------------------------------------------------------------------
-
-
-async def memory(field: Field) -> list[Line]:
-    """What app and child use together, less the model's file and the KV cache, after eight streams."""
-    window, parallel, _ = field.setup
-    await field.product.run([story(n) for n in range(8)], field.tokens)
-    product = field.product.product
-    assert product.process is not None
-    main = psutil.Process(product.process.pid)
-    status = await product.wait_for(lambda answer: answer["engine"]["worker_pid"] is not None)
-    child = psutil.Process(status["engine"]["worker_pid"])
-    model = inspect_model(small_model_path())
-    cache = model.kv_bytes_per_token * window * parallel
-    mapped = sum(part.rss for part in child.memory_maps() if part.path == str(model.path))
-    app, worker = main.memory_info().rss, child.memory_info().rss - mapped - cache
-    how = (
-        f"app {app / MEBIBYTE:.0f}, child {worker / MEBIBYTE:.0f} MB beyond {mapped / MEBIBYTE:.0f} of the model's file"
-    )
-    how += f" and {cache / MEBIBYTE:.0f} of KV"
-    return [at_most("memory of app and child beyond model and KV", 250, (app + worker) / MEBIBYTE, how, " MB", 0)]
 
 
 ROWS: dict[str, Callable[[Field], Awaitable[list[Line]]]] = {
