@@ -190,6 +190,9 @@ class DesktopApp:
             self.end()
             return
         self._exit_code = 2
+        if isinstance(error, LedgerLocked | ControlTaken):
+            self._tell_other_copy(error)
+            return
         if isinstance(error, FabstirError):
             text = str(error)
         else:
@@ -206,6 +209,12 @@ class DesktopApp:
             detail=text,
         )
         question.open()
+
+    def _tell_other_copy(self, error: FabstirError) -> None:
+        """The running copy has no window to give way to (it is headless, or hangs): say so where problems stand."""
+        log.error("fabstir-desktop cannot start: %s", error)
+        self.bridge.tell(problem("D02", str(error)))
+        self.window.show()
 
     async def _start(self) -> None:
         """Import what is slow off the loop, then start the node and follow it."""

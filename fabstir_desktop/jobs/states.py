@@ -95,8 +95,8 @@ _ROWS = (
     State("J04", _I, "Tokens that cannot be claimed", "Open job", "jobs", is_dismissible=True),
     # this computer
     State("D01", _E, "The ledger cannot be written", "Open data folder", "settings", command="open_folder"),
-    State("D02", _E, "Another copy uses this data", "Show it", "dashboard", command="show_other"),
-    State("U01", _I, "An update is ready", "Open page", "dashboard", command="open_releases", is_dismissible=True),
+    State("D02", _E, "Another copy uses this data", "Quit", "dashboard", command="stop_now"),
+    State("U01", _I, "An update is ready", "", "dashboard", is_dismissible=True),
     State("N01", _I, "No tray on this desktop", "Start settings", "settings", "start_hidden", is_dismissible=True),
     # what others can reach (beside the 44 above)
     State("X01", _W, "Prompts are not encrypted", "Set certificate", "settings", "tls_certificate"),

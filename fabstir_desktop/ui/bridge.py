@@ -94,6 +94,11 @@ class Bridge(QObject):
         self._own(self._refresh_forever(), "refresh")
         self._timer.start()
 
+    def tell(self, *problems: Problem) -> None:
+        """Show what stands in the way before there is a node; once one is followed, its problems take their place."""
+        self.problems = problems
+        self.problemsChanged.emit(problems)
+
     async def close(self) -> None:
         """Stop following and end every task of the window. Safe to call twice."""
         self._timer.stop()
