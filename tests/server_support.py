@@ -296,6 +296,14 @@ class ServerProcess:
         self.process.stdin.write(b"tasks\n")
         return int(await asyncio.wait_for(self.process.stdout.readline(), LIMIT_S))
 
+    async def until_tasks(self, most: int, limit_s: float = 10.0) -> None:
+        """Wait until so many are left: that of the last page asked for ends a moment after its answer, a lost one never."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + scaled(limit_s)
+        while (found := await self.tasks()) > most:
+            assert loop.time() < ends_at, f"{found} tasks are left, not {most}"
+            await asyncio.sleep(0.05)
+
     @property
     def is_alive(self) -> bool:
         return self.process.returncode is None
