@@ -92,14 +92,9 @@ class ApiServer:
         self._protocol.waiting.queued = lambda: engine.status.queued_requests
         self._metrics = ServerMetrics(lambda: status_source.status, lambda: Counter(self._doorkeeper.refused), feed)
         self._announcer = Announcer(settings, feed, self._tell_job, self._instance)
+        admitted, contested = self._protocol.job_admitted, self._announcer.job_contested
         self._answering = Answering(
-            engine,
-            accountant,
-            self._metrics,
-            self._limits,
-            settings.free_use,
-            self._protocol.job_admitted,
-            self._announcer.job_contested,
+            engine, accountant, self._metrics, self._limits, settings.free_use, admitted, contested
         )
         pages = Pages(status_source, self._metrics)
         self._door = Door(Access(settings), self._doorkeeper, pages, lambda: self._protocol.openness.closed_door)
