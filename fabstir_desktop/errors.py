@@ -135,7 +135,9 @@ class WorkerCrashed(GenerationError):
 
 
 class ModelFileError(UserError):
-    """A model file cannot be used: missing, damaged, or not a GGUF."""
+    """A model file cannot be used: missing, damaged, or not a GGUF. `file_name` is set where a folder was looked through."""
+
+    file_name: str = ""
 
 
 # --- admission ------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def _find_models(folders: Sequence[Path], settings: Settings) -> list[ModelOnDis
 
 def _described(model: ModelFile | ModelFileError, settings: Settings) -> ModelOnDisk:
     if isinstance(model, ModelFileError):
-        return ModelOnDisk(str(model).partition(" ")[0], str(model))  # its texts begin with the file's name
+        return ModelOnDisk(model.file_name or str(model).partition(" ")[0], str(model))
     streams = settings.max_parallel
     window = settings.context_window or automatic_window(model, streams)
     fit = estimate_fit(model, window, streams)

@@ -108,6 +108,7 @@ def list_models(folder: Path) -> list[ModelFile | ModelFileError]:
         try:
             found.append(inspect_model(path))
         except ModelFileError as error:
+            error.file_name = path.name
             found.append(error)
     return found
 

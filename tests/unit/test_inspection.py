@@ -131,3 +131,10 @@ async def test_model_files_of_several_folders_are_listed_once_with_what_they_nee
     assert broken.fits is None
     assert broken.name == "broken.gguf"
     assert broken.detail.startswith("broken.gguf")
+
+
+async def test_a_file_that_cannot_be_used_is_listed_under_its_whole_name(tmp_path: Path) -> None:
+    (tmp_path / "my own model.gguf").write_bytes(b"nothing of the kind")
+    [file] = await find_models([tmp_path], Settings(data_dir=tmp_path))
+    assert (file.name, file.path) == ("my own model.gguf", None)
+    assert "cannot be used" in file.detail
