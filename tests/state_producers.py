@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from eth_abi.abi import encode
 from ledger_support import attempt, count
 from played_chain import CHAIN_ID, CONTRACT, PlayedEndpoint
 from wallet_support import CANARY, KEY, OTHER, PlayedKeyring, make_wallet
@@ -31,22 +32,26 @@ from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.server import exposure
 from fabstir_desktop.settings import Settings
 from fabstir_desktop.settlement.alerts import tell_deadlines, tell_headroom, tell_late, tell_margin
-from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
-from fabstir_desktop.settlement.contracts.base import JobFacts, Refusal, RefusalKind
+from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard, silent_endpoint_problem
+from fabstir_desktop.settlement.chain_client import ChainClient
+from fabstir_desktop.settlement.contracts.base import ClaimRules, JobFacts, Refusal, RefusalKind
+from fabstir_desktop.settlement.contracts.node_register import (
+    FULL_INFO,
+    MINIMUM_STAKE,
+    MODEL_HASH,
+    MODEL_REGISTRY,
+    NODE_REGISTRY,
+    NodeRegister,
+)
 from fabstir_desktop.settlement.fees import GWEI, FeeOffer
 from fabstir_desktop.settlement.outbox import Quote
 from fabstir_desktop.settlement.recovery import Recovery
+from fabstir_desktop.settlement.rpc_pool import RpcPool
 from fabstir_desktop.settlement.service import Settlement
 from fabstir_desktop.wallet.backends import Backend
 from fabstir_desktop.wallet.signer import Signer
 
-NOT_PRODUCED = {
-    "H01": "ProofSystem has no register of hosts, and this version does not read the marketplace's",
-    "H02": "as H01",
-    "H03": "as H01",
-    "M04": "as H01",
-    "U01": "this version looks for no updates",
-}
+NOT_PRODUCED = {"U01": "this version looks for no updates"}
 READY_WALLET = WalletStatus(WalletState.READY, KEY.address)
 LISTENING = ServerStatus("ws://127.0.0.1:8080/v1/ws", 0, 0, 0, 0)
 PROOF_SYSTEM_CODE = "0x636cafe1b4"
@@ -203,6 +208,7 @@ class _Contract:
     """A contract that holds one job."""
 
     has_jobs = True
+    rules = ClaimRules()
 
     async def read_job(self, *_: Any) -> JobFacts:
         return _facts()
@@ -211,14 +217,9 @@ class _Contract:
 async def _disagree(folder: Path) -> list[Problem]:
     async with _settlement(folder, PlayedEndpoint()) as (settlement, raised):
         await count(settlement._ledger, JOB, 100)
-        recovery = Recovery(
-            settlement._ledger,
-            _Contract(),
-            settlement._board,
-            settlement._feed,
-            host=KEY.address,  # type: ignore[arg-type]
-        )
-        await recovery.run()
+        recovery: Recovery = settlement._manager._parts.recovery
+        recovery._contract = _Contract()  # type: ignore[assignment]
+        await recovery._compare_locked(JOB, lambda _: asyncio.Lock())
         return raised
 
 
@@ -271,6 +272,41 @@ async def _unknown_proxy(_: Path) -> list[Problem]:
     return [exposure.unknown_proxy_problem("127.0.0.1")]
 
 
+class _Register(PlayedEndpoint):
+    """A marketplace with a register of hosts, as the test fills it."""
+
+    def __init__(self, **entry: Any) -> None:
+        super().__init__()
+        fields = {"operator": KEY.address, "stake": 1000 * 10**18, "active": True, "url": "ws://new:8083"} | entry
+        self._by_selector = {
+            NODE_REGISTRY.selector: (("address",), (CONTRACT,)),
+            MODEL_REGISTRY.selector: (("address",), (CONTRACT,)),
+            MODEL_HASH.selector: (("bytes32",), (b"\x22" * 32,)),
+            MINIMUM_STAKE.selector: (("uint256",), (1000 * 10**18,)),
+            FULL_INFO.selector: (
+                FULL_INFO.outputs,
+                (fields["operator"], fields["stake"], fields["active"], "{}", fields["url"], [b"\x11" * 32], 1, 1),
+            ),
+        }
+
+    def _eth_call(self, fields: dict[str, str], *_: Any) -> str:
+        kinds, values = self._by_selector[bytes.fromhex(fields["data"][2:10])]
+        return "0x" + encode(kinds, values).hex()
+
+
+def _registered(model_sha256: str = "22" * 32, **entry: Any) -> Callable[[Path], Awaitable[list[Problem]]]:
+    async def make(_: Path) -> list[Problem]:
+        board = ProblemBoard(Feed())
+        client = ChainClient(RpcPool([_Register(**entry)], CHAIN_ID))
+        register = NodeRegister(
+            client, CONTRACT, board, public_url="ws://new:8083/v1/ws", model_sha256=lambda: model_sha256
+        )
+        await register.look(KEY.address)
+        return board.standing
+
+    return make
+
+
 QUOTE = Quote(b"", 120_000, FeeOffer(2 * GWEI, 100), 0)
 PRODUCERS: dict[str, Callable[[Path], Awaitable[list[Problem]]]] = {
     "K01": lambda folder: _wallet(folder, lambda _: None),
@@ -285,6 +321,7 @@ PRODUCERS: dict[str, Callable[[Path], Awaitable[list[Problem]]]] = {
     "C04": _chain(lambda endpoint: setattr(endpoint, "block_age_s", 240.0)),
     "C05": _refused(RefusalKind.PAUSED, "the contract is paused by its operators"),
     "C06": _chain(lambda endpoint: setattr(endpoint, "code", "0x")),
+    "C07": _told(lambda board: board.raise_(silent_endpoint_problem(41, ["rpc.example"]))),
     "G01": _chain(lambda endpoint: setattr(endpoint, "balance_wei", 10**12)),
     "G02": _chain(lambda endpoint: setattr(endpoint, "balance_wei", 1)),
     "G03": _too_dear,
@@ -292,10 +329,14 @@ PRODUCERS: dict[str, Callable[[Path], Awaitable[list[Problem]]]] = {
     "T01": _late,
     "T02": _refused(RefusalKind.NOT_OURS, "the job belongs to another host"),
     "T03": _foreign_nonce,
+    "H01": _registered(operator="0x" + "00" * 20),
+    "H02": _registered(stake=900 * 10**18, active=False),
+    "H03": _registered(url="http://old:8080"),
     "H04": _unreachable,
     "M01": _derived(_engine(EngineState.NO_MODEL)),
     "M02": _derived(_engine(EngineState.FAILED, "models/x.gguf is gone", failure=EngineFailure.FILE_MISSING)),
     "M03": _derived(_engine(EngineState.FAILED, "x.gguf ends early", failure=EngineFailure.FILE_UNUSABLE)),
+    "M04": _registered(model_sha256="33" * 32),
     "M05": _derived(_engine(warning="21 of 33 layers run on the CPU")),
     "M06": _derived(_engine(EngineState.LOADING)),
     "S01": _derived(server=ServerStatus(None, 0, 0, 0, 0, "Port 8080 is used by node.exe (4312).")),

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from fabstir_desktop.errors import ChainError, ContractNotSupported, WrongChain
@@ -69,6 +69,7 @@ class ChainMonitor:
         max_unproven_tokens: int,
         backlog: Callable[[], Backlog],
         on_ready: Callable[[], None],
+        look_at_register: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._client = client
         self._contract = contract
@@ -79,6 +80,7 @@ class ChainMonitor:
         self._max_unproven_tokens = max_unproven_tokens
         self._backlog = backlog
         self._on_ready = on_ready
+        self._look_at_register = look_at_register
         self._signer: Signer | None = None
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -126,6 +128,7 @@ class ChainMonitor:
     def set_signer(self, signer: Signer | None) -> None:
         """Another key, or none: read its balance."""
         self._signer = signer
+        self._probed_at = None  # the register knows hosts by their address
         if signer is None:
             self._board.clear("G01", "G02")
             self._status = replace(self._status, balance_wei=None, checkpoints_left=None)
@@ -207,6 +210,8 @@ class ChainMonitor:
         if self._probed_at is None or time.monotonic() - self._probed_at > PROBE_EVERY_S:
             await self._contract.probe()
             self.has_l1_fee = bool(await self._client.code(GAS_PRICE_ORACLE))
+            if self._look_at_register is not None and self._signer is not None:
+                await self._look_at_register(self._signer.address)
             self._probed_at = time.monotonic()
         market = await self._client.fee_market(head)
         signer = self._signer

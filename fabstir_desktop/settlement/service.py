@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from fabstir_desktop.feed import Feed
@@ -24,6 +24,7 @@ from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.checkpoint_manager import CheckpointManager
 from fabstir_desktop.settlement.contracts import make_contract
 from fabstir_desktop.settlement.contracts.base import JobFacts
+from fabstir_desktop.settlement.contracts.node_register import NodeRegister
 from fabstir_desktop.settlement.diagnosis import ChainCheck, check_chain, check_claim, claim_not_tried
 from fabstir_desktop.settlement.explorers import explorer_url
 from fabstir_desktop.settlement.monitor import Backlog, ChainMonitor
@@ -76,6 +77,7 @@ class Settlement:
             max_unproven_tokens=settings.max_unproven_tokens,
             backlog=self._backlog,
             on_ready=self._on_ready,
+            look_at_register=self._make_register(model_sha256),
         )
         self._gate = self._make_gate()
         self.tracker = TokenTracker(
@@ -185,6 +187,14 @@ class Settlement:
         return explorer_url(self._venue.chain_id, tx_hash)
 
     # --- within -----------------------------------------------------------------------------------------------------
+
+    def _make_register(self, model_sha256: Callable[[], str]) -> Callable[[str], Awaitable[None]] | None:
+        """Only the marketplace has a register of hosts."""
+        if self._settings.settlement_contract != "job_marketplace":
+            return None
+        url, board = self._settings.public_url, self._board
+        place = self._venue.contract
+        return NodeRegister(self._client, place, board, public_url=url, model_sha256=model_sha256).look
 
     def _make_gate(self) -> JobGate:
         return JobGate(

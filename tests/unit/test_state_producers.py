@@ -5,10 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from state_producers import NOT_PRODUCED, PRODUCERS, produce
+from played_chain import CHAIN_ID, CONTRACT, PlayedEndpoint
+from state_producers import NOT_PRODUCED, PRODUCERS, _registered, produce
+from wallet_support import KEY
 
+from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.problems import Problem, Severity
 from fabstir_desktop.jobs.states import STATES, problem, state_of
+from fabstir_desktop.settlement.board import ProblemBoard
+from fabstir_desktop.settlement.chain_client import ChainClient
+from fabstir_desktop.settlement.contracts.node_register import NodeRegister
+from fabstir_desktop.settlement.rpc_pool import RpcPool
 
 
 @pytest.mark.parametrize("code", sorted(PRODUCERS))
@@ -33,3 +40,14 @@ def test_a_code_of_another_version_is_shown_as_it_says_itself() -> None:
     )
     with pytest.raises(KeyError):
         problem("Z99", "Something new.")
+
+
+async def test_a_host_whose_entry_is_right_is_told_nothing(tmp_path: Path) -> None:
+    assert await _registered()(tmp_path) == []
+
+
+async def test_a_marketplace_that_names_no_register_tells_nothing() -> None:
+    board = ProblemBoard(Feed())
+    client = ChainClient(RpcPool([PlayedEndpoint()], CHAIN_ID))
+    await NodeRegister(client, CONTRACT, board, public_url=None, model_sha256=str).look(KEY.address)
+    assert board.standing == []
