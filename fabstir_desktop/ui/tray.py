@@ -170,6 +170,8 @@ class Tray(QObject):
             self.icon.setIcon(icons.tray_icon(shape, dark_panel=self._is_panel_dark()))
         if self.icon.toolTip() != self.tooltip():
             self.icon.setToolTip(self.tooltip())
+        if self.menu.isVisible():
+            return  # a line that came or went would move another one under the hand that is about to click
         _write(self.head, Line(self.tooltip(), is_enabled=False))
         _write(self.network, self._network_line(status))
         _write(self.problem, self._problem_line(problems))

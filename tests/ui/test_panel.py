@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QSystemTrayIcon
 from pytestqt.qtbot import QtBot
@@ -19,6 +19,7 @@ from fabstir_desktop.ui import tray as tray_module
 from fabstir_desktop.ui.main_window import MainWindow
 from fabstir_desktop.ui.panel import GONE_LOOKS, PATIENCE_LOOKS, PanelWatch
 from fabstir_desktop.ui.tray import Tray
+from fabstir_desktop.ui.words import TrayShape
 
 CLICK = QSystemTrayIcon.ActivationReason.Trigger
 DOUBLE_CLICK = QSystemTrayIcon.ActivationReason.DoubleClick
@@ -123,6 +124,20 @@ def test_the_icon_is_drawn_anew_when_the_scheme_changes_though_the_state_does_no
     QGuiApplication.styleHints().colorSchemeChanged.emit(Qt.ColorScheme.Dark)
     assert tray.icon.icon().cacheKey() != before
     assert tray.shape is shape
+
+
+def test_no_line_moves_under_the_hand_while_the_menu_is_open(qtbot: QtBot, tray: Tray, busy_node: FakeNode) -> None:
+    tray.update()
+    seen = [action.isVisible() for action in tray.menu.actions()]
+    tray.menu.popup(QPoint(0, 0))
+    busy_node.set_status(state=ServingState.PAUSED)
+    qtbot.waitUntil(lambda: tray._bridge.status is busy_node.status)
+    tray.update()
+    assert [action.isVisible() for action in tray.menu.actions()] == seen
+    assert tray.shape is TrayShape.PAUSED, "the icon goes on telling"
+    tray.menu.close()
+    tray.update()
+    assert tray.resume.isVisible()
 
 
 # --- the lines of today ---------------------------------------------------------------------------------------------
