@@ -11,7 +11,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 
-from fabstir_desktop.errors import Bug, CallReverted, ChainError
+from fabstir_desktop.errors import Bug, CallReverted
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.claims import Claim, ClaimReason, ClaimState, Slot
@@ -20,6 +20,7 @@ from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, ClaimPolicy, decid
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settlement.agreement import agreeing
 from fabstir_desktop.settlement.alerts import tell_margin
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
@@ -28,6 +29,7 @@ from fabstir_desktop.settlement.contracts.base import JobFacts, Refusal, Refusal
 from fabstir_desktop.settlement.outbox import Outbox, Quote
 from fabstir_desktop.settlement.payable import most_payable
 from fabstir_desktop.settlement.proof_store import ProofStore, SignedProof
+from fabstir_desktop.settlement.verdicts import is_closed_for_good
 from fabstir_desktop.wallet.signer import Signer
 
 log = logging.getLogger(__name__)
@@ -199,7 +201,7 @@ class Claimer:
 
         Raises ClaimWaits where the job's tokens are to be planned anew.
         """
-        if refusal.kind is RefusalKind.CLOSED and await self._is_closed_for_good(claim.job_id):
+        if refusal.kind is RefusalKind.CLOSED and await is_closed_for_good(self._client, self._contract, claim.job_id):
             return await self._give_up(claim, refusal)
         if refusal.kind is RefusalKind.DEPOSIT:
             await self._ledger.move_claim(claim.claim_id, ClaimState.VOID, refusal.plain)
@@ -244,14 +246,12 @@ class Claimer:
             raise await self._refused(job_id, Refusal(RefusalKind.NOT_OURS, text))
         if not facts.is_open:
             refusal = Refusal(RefusalKind.CLOSED, "the job was already ended")
-            if await self._is_closed_for_good(job_id):
+            if await is_closed_for_good(self._client, self._contract, job_id):
                 return await self._write_off(job_id, decision, refusal)
             raise await self._refused(job_id, refusal)
         tokens = min(decision.end - decision.start, facts.remaining_tokens)
         if tokens < facts.first_claim_minimum <= min(account.claimable, facts.remaining_tokens):
-            tokens = (
-                facts.first_claim_minimum
-            )  # of a session that can be paid at all only from here on nothing is kept back
+            tokens = facts.first_claim_minimum  # nothing is kept back of what makes the session payable at all
         if tokens < facts.first_claim_minimum:
             await self._note(
                 job_id,
@@ -266,15 +266,6 @@ class Claimer:
             raise await self._refused(job_id, Refusal(RefusalKind.DEPOSIT, text))
         return ClaimNow(decision.start, decision.start + tokens, decision.reason)
 
-    async def _is_closed_for_good(self, job_id: int) -> bool:
-        """Whether the job was closed in a block that will not be reorganised."""
-        try:
-            settled = await self._client.settled_number("safe", await self._client.head())
-            facts = await self._contract.read_job(job_id, settled)
-        except ChainError:  # no such state at that depth, or no answer: not for sure
-            return False
-        return facts is not None and facts.exists and not facts.is_open
-
     async def _write_off(self, job_id: int, decision: ClaimNow, refusal: Refusal) -> ClaimLater:
         """Say for good that the tokens cannot be paid, and why; they are not tried again."""
         made = await self._proofs.make(job_id, decision.start, decision.end, self._signer)
@@ -282,7 +273,8 @@ class Claimer:
 
     async def _give_up(self, claim: Claim, refusal: Refusal) -> ClaimLater:
         job_id = claim.job_id
-        note = f"{claim.tokens} tokens cannot be paid: {refusal.plain} before they were claimed"
+        unverified = "" if self._client.pool.is_verified else " (unverified: one RPC)"
+        note = f"{claim.tokens} tokens cannot be paid: {refusal.plain} before they were claimed{unverified}"
         await self._ledger.move_claim(claim.claim_id, ClaimState.WRITTEN_OFF, note)
         await self._ledger.note_job(job_id, note)
         self._board.report(problem("T02", f"Job {job_id}: {note}.", subject=str(job_id)))
@@ -319,4 +311,6 @@ class Claimer:
         await self._ledger.record_foreign(job_id, tokens, proof_hash, note, proof_hash=proof_hash)
 
     async def _has_landed(self, proof_hash: bytes) -> bool:
-        return await self._contract.is_proof_used(self._signer.address, proof_hash) is not False
+        """Whether the contract says that it has the proof; one that cannot be asked says nothing, see `history`."""
+        with agreeing():
+            return await self._contract.is_proof_used(self._signer.address, proof_hash) is True

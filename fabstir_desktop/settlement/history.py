@@ -107,12 +107,13 @@ class History:
             try:
                 found = await self._find(missing)
             except Unreadable as unreadable:
-                self._hold(suspects, missing, str(unreadable))
+                self._hold_all(suspects, missing, str(unreadable))
                 self._book.examined_nonces = max(self._book.examined_nonces, count)
                 return
             self._unresolved += [one for one in found if one not in self._unresolved]
         await self._take_in(lock_of)
-        self._release()
+        for job_id in tuple(self._held):
+            self.release(job_id)
         self._examined = self._book.examined_nonces = max(self._book.examined_nonces, count)
 
     async def _find(self, missing: list[range]) -> list[Found]:
@@ -162,20 +163,21 @@ class History:
 
     # --- what cannot be read ----------------------------------------------------------------------------------------
 
-    def _hold(self, jobs: Sequence[int], missing: list[range], why: str) -> None:
-        self._look_at = self._clock() + LOOK_AGAIN_S
+    def _hold_all(self, jobs: Sequence[int], missing: list[range], why: str) -> None:
         unknown = sum(len(one) for one in missing)
         for job_id in jobs:
-            self._held[job_id] = (
-                f"{unknown} transactions of your key are not in this data folder, and what they claimed cannot be read: {why}"
-            )
-            message = (
-                f"Job {job_id}: {self._held[job_id]}. Its tokens are held back, for they may have been paid already."
-            )
-            advice = "Set an RPC that keeps history. If you are sure that they were not claimed, claim this job twice by hand."
-            self._board.raise_(problem("J03", message, subject=str(job_id), advice=advice))
+            text = "transactions of your key are not in this data folder, and what they claimed cannot be read"
+            self.hold(job_id, f"{unknown} {text}: {why}")
 
-    def _release(self) -> None:
-        for job_id in self._held:
+    def hold(self, job_id: int, why: str) -> None:
+        """Claim nothing of the job until what is in doubt could be looked at, or the host asks for it twice."""
+        self._look_at = self._clock() + LOOK_AGAIN_S
+        self._held[job_id] = why
+        message = f"Job {job_id}: {why}. Its tokens are held back, for they may have been paid already."
+        advice = "Set RPCs that keep history. If you are sure that they were not claimed, claim this job twice by hand."
+        self._board.raise_(problem("J03", message, subject=str(job_id), advice=advice))
+
+    def release(self, job_id: int) -> None:
+        """What was in doubt is known."""
+        if self._held.pop(job_id, None) is not None:
             self._board.clear("J03", subject=str(job_id))
-        self._held.clear()

@@ -348,6 +348,8 @@ class Reconciler:
         if refusal.kind is RefusalKind.REPLAYED and not await self._verdicts.are_on_chain(claims):
             refusal = Refusal(RefusalKind.UNKNOWN, refusal.plain)  # the contract says so, and does not know the proof
         outcome = OUTCOMES.get(refusal.kind, ClaimState.HELD)
+        if outcome is ClaimState.WRITTEN_OFF and not await self._verdicts.is_given_up(claims):
+            outcome = ClaimState.HELD
         if not await self._verdicts.may_move_on(slot, outcome, refusal.kind, head):
             return
         note = f"reverted: {refusal.plain}"

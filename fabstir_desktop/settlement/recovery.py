@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from fabstir_desktop.errors import ChainError
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.claims import WAITING_STATES, ClaimState
@@ -19,9 +20,10 @@ from fabstir_desktop.jobs.events import JobChanged
 from fabstir_desktop.jobs.landed import own_tokens_begin
 from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settlement.agreement import agreeing
 from fabstir_desktop.settlement.attribution import Attribution
 from fabstir_desktop.settlement.board import ProblemBoard
-from fabstir_desktop.settlement.contracts.base import SettlementContract
+from fabstir_desktop.settlement.contracts.base import JobFacts, SettlementContract
 from fabstir_desktop.settlement.history import History
 
 log = logging.getLogger(__name__)
@@ -103,11 +105,17 @@ class Recovery:
         async with lock_of(job_id):
             account = await self._ledger.account(job_id)
             if account is not None:
-                await self._compare(account)
+                try:
+                    with agreeing():
+                        facts = await self._contract.read_job(job_id)
+                except ChainError as error:
+                    self._history.hold(job_id, f"the contract's total of the job cannot be verified ({error})")
+                else:
+                    await self._compare(account, facts)
+                    self._history.release(job_id)  # the total says it, whatever could be read of single transactions
         return account
 
-    async def _compare(self, account: JobAccount) -> None:
-        facts = await self._contract.read_job(account.job_id)
+    async def _compare(self, account: JobAccount, facts: JobFacts | None) -> None:
         if facts is None or not facts.exists or facts.host.lower() != self._host.lower():
             return
         unknown = facts.paid_tokens - account.claimed

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fabstir_desktop.errors import ChainError, RpcRefused, RpcUnreachable, WrongChain
+from fabstir_desktop.settlement.agreement import agreed, is_agreeing
 from fabstir_desktop.settlement.classifier import Answer, SendAnswer, classify
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class RpcPool:
         self, endpoints: Sequence[Endpoint], chain_id: int, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._endpoints = _with_names_of_their_own(endpoints)
+        self._hosts = [endpoint.name for endpoint in endpoints]  # two URLs of one host are one witness
         self._health = {endpoint.name: _Health() for endpoint in self._endpoints}
         self._chain_id = chain_id
         self._clock = clock
@@ -80,6 +82,11 @@ class RpcPool:
     def size(self) -> int:
         """How many endpoints there are."""
         return len(self._endpoints)
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether there are two hosts to agree on what must not be believed of one."""
+        return len(set(self._hosts)) > 1
 
     @property
     def active_name(self) -> str:
@@ -97,6 +104,8 @@ class RpcPool:
 
         Raises RpcUnreachable, WrongChain (all that answer are on another chain), or RpcRefused with the node's own error.
         """
+        if is_agreeing():
+            return agreed(await self.ask_all(method, *params), self._hosts)
         return await self._first_answer(lambda endpoint: self._ask(endpoint, method, params))
 
     async def request_below_head(self, last_block: int, method: str, *params: Any) -> Any:

@@ -7,8 +7,20 @@ from collections.abc import Sequence
 from fabstir_desktop.errors import CallReverted, ChainError
 from fabstir_desktop.jobs.claims import Claim, ClaimState, Slot
 from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settlement.agreement import agreeing
 from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient
 from fabstir_desktop.settlement.contracts.base import Refusal, RefusalKind, SettlementContract
+
+
+async def is_closed_for_good(client: ChainClient, contract: SettlementContract, job_id: int) -> bool:
+    """Whether the job was closed in a block that will not be reorganised, by more than one endpoint's word."""
+    try:
+        settled = await client.settled_number("safe", await client.head())
+        with agreeing():
+            facts = await contract.read_job(job_id, settled)
+    except ChainError:  # no such state at that depth, no answer, or no agreement: not for sure
+        return False
+    return facts is not None and facts.exists and not facts.is_open
 
 
 class Verdicts:
@@ -48,10 +60,20 @@ class Verdicts:
         settled = await self._client.settled_number("safe" if guarded else "finalized", head)
         return slot.block_number is not None and slot.block_number <= settled
 
+    async def is_given_up(self, claims: Sequence[Claim]) -> bool:
+        """Whether a refusal that speaks of ended jobs may be believed: every job of the claims is ended, by agreement.
+
+        A session past its window is refused too, and is open until somebody closes it. True where it cannot be asked.
+        """
+        with agreeing():
+            jobs = [await self._contract.read_job(claim.job_id) for claim in claims]
+        return all(facts is None or not facts.is_open for facts in jobs)
+
     async def are_on_chain(self, claims: Sequence[Claim]) -> bool:
-        """Whether the contract has all of these proofs, or cannot be asked."""
-        used = [await self._contract.is_proof_used(claim.host, claim.proof_hash) for claim in claims]
-        return False not in used
+        """Whether the contract has all of these proofs; one that cannot be asked says nothing."""
+        with agreeing():
+            used = [await self._contract.is_proof_used(claim.host, claim.proof_hash) for claim in claims]
+        return all(one is True for one in used)
 
     async def replay_is_refused(self, slot: Slot) -> bool:
         """Whether the contract itself would refuse a second copy of the slot's claims."""

@@ -11,17 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from chain_support import World
 from eth_abi import encode
 from eth_utils.crypto import keccak
+from rpc_switch import RpcSwitch
 from settlement_support import Room, make_settings, make_signer, open_room, room_in
 
-from fabstir_desktop.errors import RpcRefused
+from fabstir_desktop.errors import CallReverted, RpcRefused
 from fabstir_desktop.jobs.claims import ClaimState, SlotState
 from fabstir_desktop.settlement.chain_client import ChainClient
+from fabstir_desktop.settlement.contracts import proof_system
+from fabstir_desktop.settlement.contracts.proof_system import ProofSystem
 from fabstir_desktop.settlement.recovery import Recovery
 
 SOON_S = 15.0
+JOBS = "0x" + proof_system.JOBS.selector.hex()
 
 
 def slow_recovery(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
@@ -364,3 +369,59 @@ async def test_while_another_program_uses_the_key_claims_go_one_at_a_time_and_no
         for job_id in jobs[1:]:
             await world.mine()
             await room.settled(job_id, SOON_S)
+
+
+# --- one endpoint's word ----------------------------------------------------------------------------------------------------
+
+
+class SaysClosed(RpcSwitch):
+    """A node that calls every job ended."""
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        if isinstance(body, dict) and body["method"] == "eth_call" and body["params"][0]["data"].startswith(JOBS):
+            assert self._session is not None
+            async with self._session.post(self.upstream, json=body) as answer:
+                result = (await answer.json())["result"]
+            return web.json_response({"jsonrpc": "2.0", "id": body["id"], "result": result[:-1] + "0"})
+        return await super()._answer(request)
+
+
+async def test_nothing_is_written_off_by_one_endpoints_word(embedded_world: World, tmp_path: Path) -> None:
+    world = embedded_world
+    async with room_in(world, tmp_path, with_key=False) as room:
+        await room.ready()
+        await room.generate(world.job_id, 60, step=60)
+    await world.mine(20)
+    async with SaysClosed(world.rpc_url) as liar:
+        urls: Any = (liar.url, world.rpc_url)
+        async with room_in(world, tmp_path, rpc_url=urls) as room:
+            await room.problem("T02", SOON_S)
+            assert (await room.view(world.job_id)).unclaimed == 60
+            assert await room.ledger.claims(job_id=world.job_id) == []
+    async with room_in(world, tmp_path) as room:
+        await room.settled(world.job_id, SOON_S)
+
+
+async def test_a_contract_that_cannot_be_asked_has_not_said_that_a_claim_landed(
+    silent: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = True
+    original = ProofSystem.simulate
+
+    async def simulate(self: ProofSystem, host: str, calldata: bytes) -> None:
+        if refuse:
+            raise CallReverted("refused", reason="Proof already used")
+        await original(self, host, calldata)
+
+    async with silent.room("only", with_key=False) as room:
+        await room.generate(7, 80, step=10)
+    monkeypatch.setattr(ProofSystem, "simulate", simulate)
+    async with silent.room("only") as room:
+        await room.problem("T02", SOON_S)
+        view = await room.view(7)
+        assert (view.claimed, view.unclaimed) == (0, 80)
+        refuse = False
+        await room.settlement.refresh()
+        await room.settled(7, SOON_S)
+    assert await silent.paid(7) == 80
