@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fabstir_desktop import __version__
-from fabstir_desktop.errors import EnvironmentFault, FabstirError
+from fabstir_desktop.errors import EnvironmentFault
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.inference.factory import engine_for
 from fabstir_desktop.inspection import check_reach, collect_bundle, find_models, read_chain_job, try_prompt
@@ -43,7 +43,7 @@ from fabstir_desktop.serving import Serving
 from fabstir_desktop.settings import Settings, save_setting
 from fabstir_desktop.settlement.service import Settlement
 from fabstir_desktop.standing import StandingProblems
-from fabstir_desktop.tasks import OwnTasks, finish_within
+from fabstir_desktop.tasks import OwnTasks, every, finish_within
 from fabstir_desktop.wallet.creation import address_of, create_key
 from fabstir_desktop.wallet.wallet import Wallet
 
@@ -109,7 +109,8 @@ class HostNode:
         await self._listen()
         self._tasks.start(self._load_key(), "key")
         self._tasks.start(self._keep_house(), "housekeeping")
-        self._tasks.start(self._mark_running(), "run marks")
+        marking = every(_RUN_MARK_S, self._ledger.note_running, "the ledger did not take the time mark")
+        self._tasks.start(marking, "run marks")
 
     async def stop(self, timeout_s: float = 5.0) -> None:
         """No new work, end sessions, sign and store last claims, stop every part. Safe to call twice."""
@@ -391,14 +392,6 @@ class HostNode:
         log.info("%s", describe_gap(gap, time.time()))
         self.feed.publish(GapNoticed(gap))
         await self.refresh_chain()
-
-    async def _mark_running(self) -> None:
-        while True:
-            try:
-                await self._running(self._ledger).note_running()
-            except FabstirError as error:
-                log.warning("the ledger did not take the time mark: %s", error)
-            await asyncio.sleep(_RUN_MARK_S)
 
     def _derive_problems(self) -> None:
         ledger, server = self._running(self._ledger), self._running(self._server)

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +16,16 @@ from fabstir_desktop.errors import FabstirError
 log = logging.getLogger(__name__)
 
 _LET_GO_S = 0.5
+
+
+async def every(pause_s: float, work: Callable[[], Awaitable[object]], complaint: str) -> None:
+    """Do something again and again until cancelled; what goes wrong is logged with `complaint`, and tried again."""
+    while True:
+        try:
+            await work()
+        except FabstirError as error:
+            log.warning("%s: %s", complaint, error)
+        await asyncio.sleep(pause_s)
 
 
 async def finish_within(name: str, ending: Awaitable[None], limit_s: float) -> None:

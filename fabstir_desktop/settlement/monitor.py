@@ -89,16 +89,7 @@ class ChainMonitor:
         self._failures = 0
         self._probed_at: float | None = None
         self.has_l1_fee = False
-        self._status = ChainStatus(
-            state=ChainState.CONNECTING,
-            detail=f"Connecting to {chain_name(venue.chain_id)}.",
-            rpc=client.pool.active_name,
-            chain_id=venue.chain_id,
-            chain_name=chain_name(venue.chain_id),
-            is_testnet=is_testnet(venue.chain_id),
-            contract=venue.contract,
-            contract_name=venue.contract_name,
-        )
+        self._status = _before_the_first_look(client, venue)
 
     @property
     def status(self) -> ChainStatus:
@@ -298,3 +289,16 @@ class ChainMonitor:
             self._signer.lock(self._status.detail)
         elif self._signer.locked_because is not None and self._status.state is ChainState.READY:
             self._signer.unlock()
+
+
+def _before_the_first_look(client: ChainClient, venue: Venue) -> ChainStatus:
+    return ChainStatus(
+        state=ChainState.CONNECTING,
+        detail=f"Connecting to {chain_name(venue.chain_id)}.",
+        rpc=client.pool.active_name,
+        chain_id=venue.chain_id,
+        chain_name=chain_name(venue.chain_id),
+        is_testnet=is_testnet(venue.chain_id),
+        contract=venue.contract,
+        contract_name=venue.contract_name,
+    )

@@ -179,7 +179,8 @@ class Footer(QFrame):
 
     def _key(self, status: NodeStatus) -> tuple[Tone, str]:
         wallet = status.wallet
-        tone = {WalletState.READY: Tone.OK, WalletState.LOADING: Tone.BUSY, WalletState.INVALID: Tone.ERROR}
+        bad = dict.fromkeys((WalletState.INVALID, WalletState.OTHER_KEY, WalletState.OTHER_PLACE), Tone.ERROR)
+        tone = {WalletState.READY: Tone.OK, WalletState.LOADING: Tone.BUSY, **bad}
         place = f" ({wallet.location})" if wallet.location and wallet.state is WalletState.READY else ""
         return tone.get(wallet.state, Tone.WARNING), wallet_word(wallet.state).capitalize() + place
 

@@ -18,6 +18,9 @@ from fabstir_desktop.ui.pages.page import Page
 from fabstir_desktop.ui.pages.setting_row import SettingRow
 from fabstir_desktop.ui.widgets.basics import Card, button, label, reveal, row, rule
 
+_GENERAL = ["close_action", "start_hidden", "appearance", "tray_icon", "tray_amounts", "log_level"]
+_NOTIFICATIONS = ["notify_errors", "notify_warnings", "notify_payments", "notify_pauses"]
+
 
 class SettingsPage(Page):
     """Changes are stored at once; each row says when they take effect."""
@@ -68,10 +71,7 @@ class SettingsPage(Page):
 
     def _named_groups(self) -> list[tuple[str, list[str]]]:
         return [
-            (
-                self.tr("GENERAL"),
-                ["close_action", "start_hidden", "appearance", "tray_icon", "tray_amounts", "log_level"],
-            ),
+            (self.tr("GENERAL"), _GENERAL),
             (
                 self.tr("SERVING"),
                 [
@@ -90,10 +90,7 @@ class SettingsPage(Page):
                     "session_idle_seconds",
                 ],
             ),
-            (
-                self.tr("NOTIFICATIONS"),
-                ["notify_errors", "notify_warnings", "notify_payments", "notify_pauses"],
-            ),
+            (self.tr("NOTIFICATIONS"), _NOTIFICATIONS),
             (self.tr("WHEN TO SERVE"), ["serving_hours", "pause_on_battery", "keep_awake"]),
             (
                 self.tr("CLAIMS"),
