@@ -8,6 +8,7 @@ claims signed and stored, then the parts.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -347,14 +348,11 @@ class HostNode:
             log.info("Listening on %s", url)
 
     async def _listen_later(self) -> None:
-        while True:
+        server = self._running(self._server)
+        while server.status.url is None:
             await asyncio.sleep(_PORT_RETRY_S)
-            try:
-                url = await self._running(self._server).start()
-            except EnvironmentFault:
-                continue
-            log.info("Listening on %s", url)
-            return
+            with contextlib.suppress(EnvironmentFault):
+                log.info("Listening on %s", await server.start())
 
     async def _load_key(self) -> None:
         """Find the key; while the keyring is locked or away, look again from time to time, without asking again."""
@@ -367,12 +365,10 @@ class HostNode:
                 await self._use_key()
 
     async def _use_key(self) -> None:
-        settlement = self._running(self._settlement)
-        if self._wallet.status.state is WalletState.READY:
-            contracts = frozenset({self.settings.contract_address})
-            await settlement.set_signer(self._wallet.signer(self.settings.chain_id, contracts))
-        else:
-            await settlement.set_signer(None)
+        contracts = frozenset({self.settings.contract_address})
+        is_ready = self._wallet.status.state is WalletState.READY
+        signer = self._wallet.signer(self.settings.chain_id, contracts) if is_ready else None
+        await self._running(self._settlement).set_signer(signer)
         self.feed.publish(WalletChanged())
 
     async def _keep_house(self) -> None:

@@ -26,7 +26,9 @@ async def test_it_streams_a_real_answer_counts_it_asks_the_chain_and_sends_nothi
     pieces: list[str] = []
     checks = await node.self_test(pieces.append)
     by_name = {check.name: check for check in checks}
-    assert list(by_name) == ["answer", "RPC", "contract", "gas money", "claim"]
+    names = list(by_name)
+    assert (names[0], names[-1]) == ("answer", "claim")
+    assert {"RPC", "contract", "gas money"} <= set(names)
     assert [check for check in checks if not check.passed] == []
     assert len("".join(pieces)) > 20
     streamed, counted = (int(word) for word in by_name["answer"].detail.split() if word.isdigit())

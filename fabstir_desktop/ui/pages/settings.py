@@ -69,6 +69,7 @@ class SettingsPage(Page):
         others = [name for name in fields if name not in known]
         return [*found, (self.tr("OTHER"), others)] if others else found
 
+    # long: a table of groups and the names in them
     def _named_groups(self) -> list[tuple[str, list[str]]]:
         return [
             (self.tr("GENERAL"), _GENERAL),
