@@ -266,6 +266,21 @@ class Claimer:
             raise await self._refused(job_id, Refusal(RefusalKind.DEPOSIT, text))
         return ClaimNow(decision.start, decision.start + tokens, decision.reason)
 
+    async def forfeit(self, job_id: int, why: str) -> int:
+        """Write off what an ended job has unclaimed, too little for a claim or too late, once its end cannot be reorganised
+        away; returns how many tokens that were. Raises ChainError, LedgerError, SignerLocked."""
+        account = await self._ledger.account(job_id)
+        if account is None or account.open_claims or account.claimable <= 0:
+            return 0
+        if not await is_closed_for_good(self._client, self._contract, job_id):
+            return 0
+        start, end = account.next_start, account.next_start + account.claimable
+        made = await self._proofs.make(job_id, start, end, self._signer)
+        claim = await self._plan(job_id, ClaimNow(start, end, ClaimReason.SESSION_END), made)
+        unverified = "" if self._client.pool.is_verified else " (unverified: one RPC)"
+        await self._ledger.move_claim(claim.claim_id, ClaimState.WRITTEN_OFF, f"{why}{unverified}")
+        return claim.tokens
+
     async def _write_off(self, job_id: int, decision: ClaimNow, refusal: Refusal) -> ClaimLater:
         """Say for good that the tokens cannot be paid, and why; they are not tried again."""
         made = await self._proofs.make(job_id, decision.start, decision.end, self._signer)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from fabstir_desktop.errors import CallReverted
 from fabstir_desktop.feed import Feed
+from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.claims import Slot, SlotState
 from fabstir_desktop.jobs.events import EarningsChanged, JobChanged, TransactionChanged
 from fabstir_desktop.jobs.states import problem
@@ -25,6 +26,8 @@ from fabstir_desktop.settlement.outbox import Outbox
 log = logging.getLogger(__name__)
 
 KIND = "complete"
+LOOK_AT_REST_POLLS = 30
+"""A minute at two seconds a poll."""
 UNFINISHED = (SlotState.OPEN, SlotState.INCLUDED)
 
 
@@ -41,8 +44,10 @@ class Completer:
         feed: Feed,
         *,
         has_session: Callable[[int], bool],
+        forfeit: Callable[[int, str], Awaitable[int]],
         poll_s: float,
     ) -> None:
+        """`forfeit` writes off what a closed job has left, with a reason; see `Claimer.forfeit`."""
         self._ledger = ledger
         self._client = client
         self._contract = contract
@@ -50,6 +55,7 @@ class Completer:
         self._board = board
         self._feed = feed
         self._has_session = has_session
+        self._forfeit = forfeit
         self._poll_s = poll_s
         self._retry_at: dict[int, float] = {}
         self._sent: dict[int, int] = {}
@@ -60,9 +66,11 @@ class Completer:
         if not self._contract.rules.settles_later:
             return False
         waiting = await self._ledger.jobs_to_settle()
+        # A session that ended with nothing proven, or with a tail below the minimum, is followed until its end is known too.
+        left = [account.job_id for account in await self._ledger.accounts_with_unclaimed()]
         now = time.monotonic()
         unfinished = await self._unfinished()
-        for job_id in waiting:
+        for job_id in dict.fromkeys([*waiting, *left]):
             if now >= self._retry_at.get(job_id, 0.0):
                 self._retry_at[job_id] = now + await self._advance(job_id, unfinished)
         return bool(waiting)
@@ -73,11 +81,16 @@ class Completer:
             return self._poll_s  # it goes on: the chain is not asked
         facts = await self._contract.read_job(job_id)
         account = await self._ledger.account(job_id)
-        if facts is None or account is None or not facts.exists:
-            return 60.0
+        # An open job with nothing to settle may still be claimed, or closed by others.
+        if (
+            facts is None
+            or account is None
+            or not facts.exists
+            or (facts.is_open and account.proven == account.settled)
+        ):
+            return LOOK_AT_REST_POLLS * self._poll_s
         if not facts.is_open:
-            await self._settled(job_id, account.claimable)
-            return 60.0
+            return await self._settled(account)
         is_sent = self._sent.get(job_id) in unfinished
         unknown = set(unfinished) - set(self._sent.values())  # from before a restart: any of them may be this job's
         if account.open_claims or is_sent or unknown:
@@ -110,16 +123,20 @@ class Completer:
         self._feed.publish(TransactionChanged(slot.slot_id))
         return self._poll_s
 
-    async def _settled(self, job_id: int, left: int) -> None:
-        """The contract has closed the job: what was proven is credited, what was not is forfeited."""
+    async def _settled(self, account: JobAccount) -> float:
+        """The contract has closed the job: what was proven is credited, what was not is forfeited, and written off once the
+        end cannot be reorganised away. Returns how long to wait before the next look."""
+        job_id, left = account.job_id, account.claimable
         if left > 0:
             note = f"{left} tokens were not claimed before the session was settled and cannot be paid"
             await self._ledger.note_job(job_id, note)
             self._board.report(problem("J04", f"Job {job_id}: {note}.", subject=str(job_id)))
+            await self._forfeit(job_id, note)
         await self._ledger.mark_job_settled(job_id)
         self._sent.pop(job_id, None)
         self._feed.publish(JobChanged(job_id))
         self._feed.publish(EarningsChanged())
+        return LOOK_AT_REST_POLLS * self._poll_s if left == 0 else 5 * self._poll_s
 
     async def _unfinished(self) -> dict[int, Slot]:
         slots = await self._ledger.slots(self._outbox.sender, UNFINISHED)

@@ -71,6 +71,7 @@ def _make_parts(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> Manage
     outbox = _make_outbox(wiring, signer)
     proofs = ProofStore(ledger, wiring.venue, wiring.settings.proofs_dir, tracker.answer_start)
     threshold, attribution = wiring.settings.checkpoint_threshold, wiring.attribution
+    claimer = Claimer(*common, signer, outbox, proofs, board, feed, threshold_tokens=threshold)
     history = History(*common, attribution, outbox.nonces, board, feed, host=signer.address)
     return ManagerParts(
         ledger=ledger,
@@ -78,13 +79,15 @@ def _make_parts(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> Manage
         board=board,
         contract=contract,
         outbox=outbox,
-        claimer=Claimer(*common, signer, outbox, proofs, board, feed, threshold_tokens=threshold),
+        claimer=claimer,
         reconciler=Reconciler(*common, outbox, board, feed, attribution, confirmations=confirmations),
         payments=PaymentReader(*common, feed, host=signer.address, confirmations=confirmations),
         announcer=ConfirmedAnnouncer(ledger, contract, board, feed),
         history=history,
         recovery=Recovery(ledger, contract, attribution, history, board, feed, host=signer.address),
-        completer=Completer(*common, outbox, board, feed, has_session=tracker.has_session, poll_s=poll_s),
+        completer=Completer(
+            *common, outbox, board, feed, has_session=tracker.has_session, forfeit=claimer.forfeit, poll_s=poll_s
+        ),
     )
 
 

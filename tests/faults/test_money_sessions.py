@@ -9,23 +9,28 @@ from typing import Any
 
 import apsw
 import pytest
+from aiohttp import web
 from chain_support import World
 from ledger_support import attempt, fact, new_claim, opened
 from marketplace_support import Marketplace, deploy_marketplace
+from rpc_switch import RpcSwitch
 from settlement_support import Room, make_settings, make_signer, open_room
 
 from fabstir_desktop.errors import JobNotValid
+from fabstir_desktop.jobs.claims import ClaimState
 from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.ledger import claims, slots, tokens
+from fabstir_desktop.settlement.contracts.job_marketplace import MARKETPLACE
 
 SOON_S = 15.0
+OWNER = "0x" + MARKETPLACE.selector.hex()
 
 
 @contextlib.asynccontextmanager
 async def room_at(world: World, market: Marketplace, data_dir: Path, **more: Any) -> AsyncIterator[Room]:
     settings = make_settings(
         data_dir,
-        world.rpc_url,
+        more.pop("rpc_url", world.rpc_url),
         world.chain_id,
         world.contract,
         contract_job_marketplace=market.address,
@@ -94,3 +99,51 @@ async def test_every_claim_of_a_long_job_is_settled_however_many_there_are(
     async with open_room(settings, make_signer(world.host_key, world.chain_id, address)) as room:
         view = await room.settled(7, SOON_S)
         assert (view.proven, view.settled) == (count, count)
+
+
+async def test_what_an_ended_session_leaves_is_written_off_with_the_reason(
+    embedded_world: World, tmp_path: Path
+) -> None:
+    world = embedded_world
+    market = await deploy_marketplace(world)
+    tail, never = await market.create_session(), await market.create_session()
+    await world.increase_time(5)
+    async with room_at(world, market, tmp_path) as room:
+        await room.ready()
+        await room.generate(tail, 120, step=10)
+        (outcome,) = await room.settlement.checkpoint(tail)
+        assert outcome.submitted
+        await room.generate(tail, 30)
+        await room.generate(never, 40, step=40, session_id="never")
+        await room.reach(lambda view: view.proven == 120, tail)
+        await room.end()
+        await room.end("never")
+        await market.complete(never, as_host=False)
+        await world.increase_time(40)
+        await world.mine(200)
+        for job_id, lost in ((tail, 30), (never, 40)):
+            view = await room.reach(lambda view: view.unclaimed == 0, job_id, SOON_S)
+            assert f"{lost} tokens were not claimed" in view.note
+            (claim,) = await room.ledger.claims(job_id=job_id, states=[ClaimState.WRITTEN_OFF])
+            assert (claim.tokens, "unverified" in claim.note) == (lost, True)
+        assert (await room.view(tail)).settled == 120
+
+
+class AnothersEarnings(RpcSwitch):
+    """A chain on which the linked contracts say that they serve another marketplace."""
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        if isinstance(body, dict) and body["method"] == "eth_call" and body["params"][0]["data"] == OWNER:
+            return web.json_response({"jsonrpc": "2.0", "id": body["id"], "result": "0x" + "00" * 12 + "77" * 20})
+        return await super()._answer(request)
+
+
+async def test_a_marketplace_whose_linked_contracts_serve_another_is_not_supported(
+    embedded_world: World, tmp_path: Path
+) -> None:
+    world = embedded_world
+    market = await deploy_marketplace(world)
+    async with AnothersEarnings(world.rpc_url) as rpc, room_at(world, market, tmp_path, rpc_url=(rpc.url,)) as room:
+        assert "belongs to another marketplace" in await room.problem("C06", SOON_S)
+        assert room.settlement.status.state == "not_supported"

@@ -40,6 +40,7 @@ PRECISION = ContractCall("PRICE_PRECISION", (), ("uint256",))
 DISPUTE_WINDOW = ContractCall("disputeWindow", (), ("uint256",))
 PROOF_SYSTEM = ContractCall("proofSystem", (), ("address",))
 HOST_EARNINGS = ContractCall("hostEarnings", (), ("address",))
+MARKETPLACE = ContractCall("marketplace", (), ("address",))
 VERIFIED = ContractCall("verifiedProofs", ("bytes32",), ("bool",))
 PROOF_SUBMITTED = ContractEvent("ProofSubmitted", ("uint256", "address"), ("uint256", "bytes32", "string", "string"))
 SESSION_COMPLETED = ContractEvent("SessionCompleted", ("uint256",), ("uint256", "uint256", "uint256"))
@@ -199,13 +200,19 @@ class JobMarketplace:
             raise self._not_supported(f"it does not answer {call.name}()") from error
 
     async def _linked(self, call: ContractCall) -> str:
-        """The address of a linked contract, which must have code."""
+        """The address of a linked contract, which must have code and, where it names its marketplace, name this one."""
         try:
             address = str(call.decode(await self._client.call(self.address, call.encode()))[0])
         except (CallReverted, ValueError) as error:
             raise self._not_supported(f"it does not answer {call.name}()") from error
         if not await self._client.code(address):
             raise self._not_supported(f"its {call.name} at {address} has no code")
+        try:
+            other = str(MARKETPLACE.decode(await self._client.call(address, MARKETPLACE.encode()))[0])
+        except (CallReverted, ValueError):
+            return address  # it does not say whose it is
+        if other.lower() != self.address.lower():
+            raise self._not_supported(f"its {call.name} at {address} belongs to another marketplace, {other}")
         return address
 
     def _not_supported(self, why: str) -> ContractNotSupported:
