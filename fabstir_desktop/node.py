@@ -46,13 +46,14 @@ from fabstir_desktop.settlement.service import Settlement
 from fabstir_desktop.standing import StandingProblems
 from fabstir_desktop.tasks import OwnTasks, every, finish_within
 from fabstir_desktop.wallet.creation import address_of, create_key
-from fabstir_desktop.wallet.wallet import Wallet
+from fabstir_desktop.wallet.wallet import ENVIRONMENT, Wallet
 
 log = logging.getLogger(__name__)
 
 _Part = TypeVar("_Part")
 
 _HOUSEKEEPING_S = 0.5
+DEMO_KEY_PLACE = "made for this demo, thrown away with it"
 _RUN_MARK_S = 60.0
 _PORT_RETRY_S = 5.0
 _KEY_RETRY_S = 30.0
@@ -80,7 +81,11 @@ class HostNode:
         self.on_raise_window: Callable[[], None] | None = None
         self.on_quit: Callable[[], None] | None = None
         self._engine = engine or engine_for(settings, self.feed)
-        self._wallet = Wallet(settings.data_dir, environment_key=settings.host_private_key)
+        self._wallet = Wallet(
+            settings.data_dir,
+            environment_key=settings.host_private_key,
+            environment_place=DEMO_KEY_PLACE if demo else ENVIRONMENT,
+        )
         self._problems = StandingProblems(self.feed)
         self._serving = Serving(lambda: self.feed.publish(ServingChanged()))
         self._clocks = ClockWatch(_HOUSEKEEPING_S)

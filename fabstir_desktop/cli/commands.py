@@ -58,7 +58,10 @@ def _ask(settings: Settings, command: str, limit_s: float = _CALL_LIMIT_S, **arg
 def _status(call: Call, settings: Settings) -> int:
     answer = _ask(settings, "status")
     if answer is None:
-        answer = {"state": "stopped", "sentence": "Not running", "data_dir": str(settings.data_dir), "problems": []}
+        rows = asyncio.run(_from_ledger(settings, "jobs"))
+        counts = {name: sum(row[name] for row in rows) for name in ("generated", "claimed", "settled", "unclaimed")}
+        answer = {"state": "stopped", "sentence": "Not running", "data_dir": str(settings.data_dir), "tokens": counts}
+        answer["problems"] = []
     if call.arguments["json"]:
         _print_json(answer)
     else:

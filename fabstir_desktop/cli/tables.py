@@ -25,6 +25,8 @@ def print_status(status: Mapping[str, Any]) -> None:
         print(
             f"server: {server['url'] or _DASH}, {server['connections']} connections, {server['active_requests']} running"
         )
+    if "tokens" in status:
+        print(f"tokens: {', '.join(f'{name} {count}' for name, count in status['tokens'].items())} (from the ledger)")
     for problem in status["problems"]:
         print(f"{problem['code']}: {problem['message']} {problem['action']}".rstrip())
 

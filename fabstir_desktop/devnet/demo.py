@@ -11,7 +11,8 @@ from fabstir_desktop.devnet.chain import EmbeddedChain
 from fabstir_desktop.devnet.client import ChainClient, Sender
 
 DEMO_TOKENS = 100_000
-DEMO_PRICE_PER_TOKEN_WEI = 10**10
+DEMO_PRICE_PER_TOKEN_WEI = 10**13
+"""A hundred tokens earn a thousandth of an ETH: some times what their checkpoint costs in gas here."""
 HOST_GAS_MONEY_WEI = 10**18
 CLIENT_MONEY_WEI = 10**21
 _SETUP_GAS = 3_000_000

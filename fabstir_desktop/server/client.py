@@ -42,6 +42,7 @@ async def chat(
     session_id: str,
     prompt: str,
     max_tokens: int,
+    seed: int | None = None,
     on_text: Callable[[str], None] | None = None,
 ) -> ChatResult:
     """Send one prompt and read the answer to its end; `on_text` is given each piece as it comes.
@@ -51,6 +52,8 @@ async def chat(
     request: dict[str, Any] = {"prompt": prompt, "max_tokens": max_tokens, "session_id": session_id}
     if job_id is not None:
         request["job_id"] = str(job_id)
+    if seed is not None:
+        request["seed"] = seed
     try:
         # no proxy: the host is this machine or one that was named
         async with connect(

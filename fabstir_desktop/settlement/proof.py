@@ -198,8 +198,8 @@ def _read_fields(record: bytes) -> dict[str, str]:
         raise ValueError("it is no record of this version")
     if canonical_json(fields) != record:
         raise ValueError("it is not in canonical form")
-    if not int(fields["from"]) < int(fields["to"]):
-        raise ValueError("its range is empty")
+    if not 0 <= int(fields["from"]) < int(fields["to"]) < 1 << 63:
+        raise ValueError("its range is empty, or none")
     return fields
 
 

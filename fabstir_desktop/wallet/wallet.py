@@ -38,8 +38,11 @@ class Wallet:
         environment_key: SecretStr | None = None,
         keyring: KeyringStore | None = None,
         feed: Feed | None = None,
+        environment_place: str = ENVIRONMENT,
     ) -> None:
+        """`environment_place` says in words where the `environment_key` is from."""
         self._environment_key = environment_key
+        self._environment_place = environment_place
         self._keyring = keyring or KeyringStore(profile_name(data_dir))
         self._file = FileStore(data_dir / KEYSTORE_FILE)
         self._pins = PinStore(data_dir / PIN_FILE)
@@ -162,9 +165,12 @@ class Wallet:
         if isinstance(result, KeyInvalid):
             action = "correct HOST_PRIVATE_KEY, or unset it to use the keyring"
             return self._change(
-                None, WalletStatus(WalletState.INVALID, None, KeySource.ENVIRONMENT, ENVIRONMENT, str(result), action)
+                None,
+                WalletStatus(
+                    WalletState.INVALID, None, KeySource.ENVIRONMENT, self._environment_place, str(result), action
+                ),
             )
-        return await self._use(result, KeySource.ENVIRONMENT, ENVIRONMENT)
+        return await self._use(result, KeySource.ENVIRONMENT, self._environment_place)
 
     async def _fall_back(self, fault: FabstirError | None) -> WalletStatus:
         """Without a key from the keyring: one in force stays, or a file may wait for its password."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from chain_support import Anvil
 from engine_support import small_model_path
-from product_support import Answer, Product, ask, ask_once, brief_request, claimed_in_log, get_json, running, tokens_of
+from product_support import Answer, Product, ask, ask_once, brief_request, get_json, running, tokens_of
 from websockets.asyncio.client import connect
 
 from fabstir_desktop.devnet import EmbeddedChain
@@ -25,6 +26,19 @@ LONG_PROMPT = (
 
 @pytest.fixture
 async def world() -> AsyncIterator[DemoWorld]:
+    async with EmbeddedChain.start(block_time_s=0.3) as chain:
+        yield await deploy_demo(chain, jobs=3)
+
+
+@pytest.fixture(params=["embedded", "anvil"])
+async def either_world(
+    request: pytest.FixtureRequest, start_anvil: Callable[..., Awaitable[Anvil]]
+) -> AsyncIterator[DemoWorld]:
+    """The same on a chain of each kind."""
+    if request.param == "anvil":
+        anvil = await start_anvil(block_time_s=0.3)
+        yield await deploy_demo(anvil.rpc_url, bank_key=anvil.bank_key, jobs=3)
+        return
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
         yield await deploy_demo(chain, jobs=3)
 
@@ -73,13 +87,17 @@ async def long_answer(url: str, job_id: int, tokens: int, session_id: str = "use
     return total
 
 
-async def test_the_briefs_client_is_answered_counted_and_paid(world: DemoWorld, tmp_path: Path) -> None:
+async def test_the_briefs_client_is_answered_counted_and_paid(either_world: DemoWorld, tmp_path: Path) -> None:
+    world = either_world
     job_id = world.job_ids[0]
     before = await balance(world, world.treasury_address)
     async with running(tmp_path / "data", environment(world)) as product:
-        answer = await long_answer(product.url, job_id, 250)
-        claims_while_streaming = claimed_in_log(product.log)
-        assert len(claims_while_streaming) >= 2, "two checkpoints are made while it streams"
+        answer = await long_answer(product.url, job_id, 420)
+        kinds = [frame["type"] for frame in answer.frames]
+        last_chunk = len(kinds) - 1 - kinds[::-1].index("stream_chunk")
+        assert kinds[:last_chunk].count("checkpoint_confirmed") >= 2, "two are on chain while it streams"
+        told = [frame for frame in answer.frames if frame["type"] == "checkpoint_confirmed"]
+        assert {frame["job_id"] for frame in told} == {str(job_id)}
         row = await product.job(job_id, lambda job: job["settled"] == job["generated"])
         assert row["generated"] == answer.chunk_tokens
         assert await tokens_paid(world, job_id) == answer.chunk_tokens
