@@ -44,7 +44,7 @@ from fabstir_desktop.serving import Serving
 from fabstir_desktop.settings import Settings, save_setting
 from fabstir_desktop.settlement.service import Settlement
 from fabstir_desktop.standing import StandingProblems
-from fabstir_desktop.tasks import OwnTasks, every, finish_within
+from fabstir_desktop.tasks import Deadline, OwnTasks, every, finish_within
 from fabstir_desktop.wallet.creation import address_of, create_key
 from fabstir_desktop.wallet.wallet import ENVIRONMENT, Wallet
 
@@ -123,23 +123,17 @@ class HostNode:
         if self.serving_state is ServingState.STOPPED:
             return
         self._serving.enter(ServingState.DRAINING)
-        clock = asyncio.get_running_loop().time
-        ends_at = clock() + timeout_s
-
-        def left_s(kept_s: float) -> float:
-            """What a part may use, so that `kept_s` are left for the parts after it."""
-            return max(0.1, ends_at - clock() - kept_s)
-
+        deadline = Deadline(timeout_s)
         await self._tasks.finish(0)
         share_s = timeout_s * _DRAIN_SHARE / 2
         if self._server is not None:
-            await finish_within("server", self._server.stop(share_s), min(share_s + 0.5, left_s(2.0)))
+            await finish_within("server", self._server.stop(share_s), min(share_s + 0.5, deadline.left_s(2.0)))
         if self._settlement is not None:
-            await finish_within("settlement", self._settlement.stop(share_s), min(share_s + 0.5, left_s(1.5)))
-        await finish_within("engine", self._engine.stop(timeout_s / 5), min(timeout_s / 5 + 0.5, left_s(0.5)))
+            await finish_within("settlement", self._settlement.stop(share_s), min(share_s + 0.5, deadline.left_s(1.5)))
+        await finish_within("engine", self._engine.stop(timeout_s / 5), min(timeout_s / 5 + 0.5, deadline.left_s(0.5)))
         self._wallet.close()
         if self._ledger is not None:
-            await finish_within("ledger", self._ledger.close(), max(0.5, left_s(0.0)))
+            await finish_within("ledger", self._ledger.close(), deadline.left_s(at_least_s=0.5))
         self._serving.enter(ServingState.STOPPED)
 
     async def pause(

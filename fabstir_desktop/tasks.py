@@ -38,6 +38,18 @@ async def finish_within(name: str, ending: Awaitable[None], limit_s: float) -> N
         log.warning("the %s did not stop cleanly: %s", name, error)
 
 
+class Deadline:
+    """A time by which several parts are to end, one after the other. Create it in the loop."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._ends_at_s = self._clock() + limit_s
+
+    def left_s(self, kept_s: float = 0.0, at_least_s: float = 0.1) -> float:
+        """What the next part may use, so that `kept_s` are left for those after it."""
+        return max(at_least_s, self._ends_at_s - self._clock() - kept_s)
+
+
 class LeavingExecutor(ThreadPoolExecutor):
     """A loop's default executor that is left, not joined: what hangs in the system (a name that no server resolves, a
     network disk) would otherwise hold up the end of the application for as long as it likes."""

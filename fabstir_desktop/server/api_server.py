@@ -59,6 +59,22 @@ _FRAMES_PER_TURN: Final = 32
 """Frames of one connection that may be served before the others get the loop."""
 
 
+def _protocol_for(settings: Settings, engine: Engine, limits: Limits) -> Protocol:
+    """The state machine, told by the engine who waits there, and telling it which conversations are over."""
+    protocol = Protocol(
+        chain_id=settings.chain_id,
+        version=__version__,
+        grace_s=settings.session_grace_seconds,
+        idle_s=settings.session_idle_seconds,
+        limits=limits,
+    )
+    if isinstance(engine, KeepsConversations):
+        keeper: KeepsConversations = engine
+        protocol.session_over = lambda session: keeper.forget(session.cache_key)
+    protocol.waiting.queued = lambda: engine.status.queued_requests
+    return protocol
+
+
 class ApiServer:
     """Serves `/v1/ws` and the GET endpoints. All methods belong to the loop it was started in."""
 
@@ -79,17 +95,7 @@ class ApiServer:
         self._instance = uuid4().hex
         self._limits = limits or Limits()
         self._doorkeeper = Doorkeeper(self._limits, settings.max_connections)
-        self._protocol = Protocol(
-            chain_id=settings.chain_id,
-            version=__version__,
-            grace_s=settings.session_grace_seconds,
-            idle_s=settings.session_idle_seconds,
-            limits=self._limits,
-        )
-        if isinstance(engine, KeepsConversations):
-            keeper: KeepsConversations = engine
-            self._protocol.session_over = lambda session: keeper.forget(session.cache_key)
-        self._protocol.waiting.queued = lambda: engine.status.queued_requests
+        self._protocol = _protocol_for(settings, engine, self._limits)
         self._metrics = ServerMetrics(lambda: status_source.status, lambda: Counter(self._doorkeeper.refused), feed)
         self._announcer = Announcer(settings, feed, self._tell_job, self._instance)
         admitted, contested = self._protocol.job_admitted, self._announcer.job_contested
