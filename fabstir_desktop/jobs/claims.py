@@ -92,6 +92,18 @@ SLOT_STEPS: frozenset[tuple[SlotState, SlotState]] = frozenset(
 )
 
 
+BATCH = "batch"
+DELEGATION = "delegation"
+DEPLOYMENT = "deployment"
+"""Kinds of nonces beside `claim` (one claim), `complete` (a job is settled) and `cancel` (a self-transfer that closes a gap):
+several claims in one call of the host's account to itself; a change of the code that the account borrows, which uses two
+nonces; and putting that code on chain."""
+
+
+TYPE_4 = b"\x04"
+"""What a transaction that carries authorizations begins with (EIP-7702)."""
+
+
 class ClaimReason(StrEnum):
     """Why a claim is made now."""
 
@@ -147,9 +159,10 @@ class Slot:
     sender: str
     nonce: int
     kind: str
-    """`claim`, or `cancel` for a self-transfer that closes a gap."""
+    """`claim`, `cancel` for a self-transfer that closes a gap, or another: see `BATCH`."""
     state: SlotState
     claim_ids: tuple[int, ...]
+    """Every claim that was signed with it, in the order of a batch's calls; some may be released since."""
     attempts: tuple[Attempt, ...]
     created_at: float
     last_sent_at: float | None
@@ -157,6 +170,18 @@ class Slot:
     block_number: int | None
     block_hash: bytes | None
     succeeded: bool | None
+    carried_ids: tuple[int, ...] = ()
+    """Claims that it holds and that have not failed on their own."""
+    failed_ids: tuple[int, ...] = ()
+    """Claims of a batch that it still holds though they failed while the transaction succeeded."""
+
+    @property
+    def nonces(self) -> tuple[int, ...]:
+        """The nonces it uses: an attempt of type 4 also uses the next one (see `DELEGATION`) unless another was mined."""
+        if self.state in (SlotState.BURNED, SlotState.FOREIGN):
+            return (self.nonce,)
+        minable = [one for one in self.attempts if self.mined_hash in (None, one.tx_hash)]
+        return (self.nonce, self.nonce + 1) if any(one.raw[:1] == TYPE_4 for one in minable) else (self.nonce,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,7 @@ def read_reverts(db: apsw.Connection, venue_id: int, job_id: int, start: int) ->
         db,
         "SELECT count(*), coalesce(max(s.created_at), 0) FROM claim c JOIN job j ON j.id = c.job "
         "JOIN binding b ON b.claim = c.id JOIN slot s ON s.id = b.slot "
-        "WHERE j.venue = ? AND j.job_id = ? AND c.range_start = ? AND s.succeeded = 0",
+        "WHERE j.venue = ? AND j.job_id = ? AND c.range_start = ? AND (s.succeeded = 0 OR b.succeeded = 0)",
         (venue_id, str(job_id), start),
     )
     return int(count), float(last)

@@ -12,7 +12,7 @@ loop that opened it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fabstir_desktop.jobs.account import JobAccount
@@ -178,6 +178,10 @@ class Ledger:
         """Slots of a sender in nonce order; all states if none is named."""
         return await self._engine.read(lambda db: slots.read_slots(db, self.venue.chain_id, sender, states))
 
+    async def slots_with_failures(self, sender: str) -> list[Slot]:
+        """Batches of the sender that succeeded while claims of theirs failed and are not released yet."""
+        return await self._engine.read(lambda db: slots.read_slots_with_failures(db, self.venue.chain_id, sender))
+
     async def senders(self, states: Sequence[SlotState] = ()) -> list[str]:
         """Every address that signed transactions here, of any venue of the chain; only those with one in `states`."""
         return await self._engine.read(lambda db: slots.read_senders(db, self.venue.chain_id, states))
@@ -190,9 +194,12 @@ class Ledger:
         """One above the highest nonce of the sender in the ledger; None if there is none."""
         return await self._engine.read(lambda db: slots.read_next_nonce(db, self.venue.chain_id, sender))
 
-    async def mark_included(self, slot_id: int, fact: MinedFact) -> None:
-        """Slot INCLUDED; its claims INCLUDED if it succeeded, else they stay BOUND until `void_reverted`."""
-        await self._engine.write(lambda db: slots.mark_included(db, slot_id, fact), durable=True)
+    async def mark_included(self, slot_id: int, fact: MinedFact, outcomes: Mapping[int, bool] | None = None) -> None:
+        """Slot INCLUDED; its claims INCLUDED if it succeeded, else they stay BOUND until `void_reverted`.
+
+        Of a batch `outcomes` tells for each claim whether it succeeded; those that failed wait for `release_failed`.
+        """
+        await self._engine.write(lambda db: slots.mark_included(db, slot_id, fact, outcomes), durable=True)
 
     async def mark_confirmed(self, slot_id: int) -> None:
         """Slot and claims CONFIRMED."""
@@ -209,6 +216,10 @@ class Ledger:
     async def void_reverted(self, slot_id: int, *, note: str, outcome: ClaimState = ClaimState.VOID) -> None:
         """A mined and deep enough revert: release the binding; each claim goes to VOID, HELD or WRITTEN_OFF with `note`."""
         await self._engine.write(lambda db: slots.void_reverted(db, slot_id, note, outcome), durable=True)
+
+    async def release_failed(self, slot_id: int, claim_id: int, *, note: str, outcome: ClaimState) -> None:
+        """A claim that failed in a batch which succeeded, deep enough: it goes to VOID, HELD or WRITTEN_OFF with `note`."""
+        await self._engine.write(lambda db: slots.release_failed(db, slot_id, claim_id, note, outcome), durable=True)
 
     async def free_slot(self, slot_id: int, *, state: SlotState, note: str, landed: Sequence[LandedClaim] = ()) -> None:
         """Only on positive proof that no attempt can be mined: slot BURNED or FOREIGN, claims back to PLANNED.

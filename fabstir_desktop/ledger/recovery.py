@@ -7,6 +7,7 @@ import apsw
 from fabstir_desktop.jobs.claims import WAITING_STATES, ClaimState
 from fabstir_desktop.jobs.landed import LandedClaim, missing_nonces
 from fabstir_desktop.ledger.claims import move_claim, read_claims, record_foreign
+from fabstir_desktop.ledger.nonces import USES_TWO_NONCES
 from fabstir_desktop.ledger.rows import fetch_rows, fetch_value
 from fabstir_desktop.ledger.tokens import job_row
 
@@ -39,10 +40,12 @@ def read_generated(db: apsw.Connection, venue_id: int) -> dict[int, int]:
 
 
 def read_unknown_nonces(db: apsw.Connection, chain_id: int, sender: str, below: int) -> list[range]:
-    """Nonces of the sender that no transaction of this ledger has."""
+    """Nonces of the sender that no transaction of this ledger has or uses."""
     rows = fetch_rows(
         db,
-        "SELECT nonce FROM slot WHERE chain_id = ? AND sender = ? AND nonce < ? ORDER BY nonce",
+        "SELECT s.nonce FROM slot s WHERE s.chain_id = ?1 AND s.sender = ?2 AND s.nonce < ?3 UNION "
+        f"SELECT s.nonce + 1 FROM slot s WHERE s.chain_id = ?1 AND s.sender = ?2 AND s.nonce + 1 < ?3 AND {USES_TWO_NONCES} "
+        "ORDER BY 1",
         (chain_id, sender, below),
     )
     return missing_nonces([nonce for (nonce,) in rows], below)

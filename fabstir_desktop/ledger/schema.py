@@ -199,5 +199,11 @@ ALTER TABLE job ADD COLUMN client BLOB CHECK (length(client) = 32);  -- hash of 
 CREATE INDEX ticket_of_session ON ticket (job, session_id);
 """
 
-MIGRATIONS: tuple[str, ...] = (TABLES, CLIENT_OF_JOB)
+BATCHES = """
+-- Of a batch each claim has an outcome of its own; null: not judged yet, or the outcome is the transaction's.
+ALTER TABLE binding ADD COLUMN succeeded INTEGER CHECK (succeeded IN (0, 1));
+CREATE INDEX binding_failed ON binding (slot) WHERE succeeded = 0 AND released IS NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (TABLES, CLIENT_OF_JOB, BATCHES)
 """Entry n brings a file of version n to version n + 1. Entries are never changed once released, only added."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apsw
 
 from fabstir_desktop.errors import LedgerRefused
-from fabstir_desktop.jobs.claims import Attempt, ClaimState, MinedFact, Slot, SlotState
+from fabstir_desktop.jobs.claims import BATCH, Attempt, ClaimState, MinedFact, Slot, SlotState
 from fabstir_desktop.jobs.landed import LandedClaim
 from fabstir_desktop.ledger.claims import record_foreign, step_claim
 from fabstir_desktop.ledger.journal import tell
+from fabstir_desktop.ledger.nonces import USES_TWO_NONCES
 from fabstir_desktop.ledger.recovery import absorb
 from fabstir_desktop.ledger.rows import fetch_rows, fetch_value
 
@@ -101,9 +102,24 @@ def read_slot_of_claim(db: apsw.Connection, claim_id: int) -> Slot | None:
 
 
 def read_next_nonce(db: apsw.Connection, chain_id: int, sender: str) -> int | None:
-    """One above the highest nonce of the sender."""
-    highest = fetch_value(db, "SELECT max(nonce) FROM slot WHERE chain_id = ? AND sender = ?", (chain_id, sender))
+    """The first nonce of the sender that nothing in the ledger uses or will use."""
+    highest = fetch_value(
+        db,
+        f"SELECT max(s.nonce + CASE WHEN {USES_TWO_NONCES} THEN 1 ELSE 0 END) FROM slot s WHERE s.chain_id = ? AND s.sender = ?",
+        (chain_id, sender),
+    )
     return None if highest is None else int(highest) + 1
+
+
+def read_slots_with_failures(db: apsw.Connection, chain_id: int, sender: str) -> list[Slot]:
+    """Slots of batches that succeeded while some of their claims failed and wait for what becomes of them."""
+    rows = fetch_rows(
+        db,
+        f"{_SLOT} WHERE chain_id = ? AND sender = ? AND id IN "
+        "(SELECT slot FROM binding WHERE succeeded = 0 AND released IS NULL) ORDER BY nonce",
+        (chain_id, sender),
+    )
+    return [_slot(db, row) for row in rows]
 
 
 def read_senders(db: apsw.Connection, chain_id: int, states: Sequence[SlotState]) -> list[str]:
@@ -125,6 +141,9 @@ def _slot(db: apsw.Connection, row: Sequence[Any]) -> Slot:
         "ORDER BY number",
         (slot_id,),
     )
+    bindings = fetch_rows(
+        db, "SELECT claim, released, succeeded FROM binding WHERE slot = ? ORDER BY claim", (slot_id,)
+    )
     return Slot(
         slot_id=slot_id,
         sender=sender,
@@ -132,28 +151,35 @@ def _slot(db: apsw.Connection, row: Sequence[Any]) -> Slot:
         kind=kind,
         state=SlotState(state),
         attempts=tuple(Attempt(tx, raw, int(fee), int(tip), gas) for tx, raw, fee, tip, gas in attempts),
-        claim_ids=tuple(
-            claim for (claim,) in fetch_rows(db, "SELECT claim FROM binding WHERE slot = ? ORDER BY claim", (slot_id,))
-        ),
+        claim_ids=tuple(claim for claim, _released, _succeeded in bindings),
         created_at=created_at,
         last_sent_at=last_sent_at,
         mined_hash=mined_hash,
         block_number=block_number,
         block_hash=block_hash,
         succeeded=None if succeeded is None else bool(succeeded),
+        carried_ids=tuple(claim for claim, released, good in bindings if released is None and good != 0),
+        failed_ids=tuple(claim for claim, released, good in bindings if released is None and good == 0),
     )
 
 
 # --- steps ----------------------------------------------------------------------------------------------------------
 
 
-def mark_included(db: apsw.Connection, slot_id: int, fact: MinedFact) -> None:
-    """Slot INCLUDED, its claims too if it succeeded. The same fact again changes nothing; another one is a reorg between."""
+def mark_included(
+    db: apsw.Connection, slot_id: int, fact: MinedFact, outcomes: Mapping[int, bool] | None = None
+) -> None:
+    """Slot INCLUDED, its claims too if it succeeded. The same fact again changes nothing; another one is a reorg between.
+
+    `outcomes` says for each claim of a batch whether it succeeded; it must name them all.
+    """
     slot = read_slot(db, slot_id)
     if slot.state in _MINED or slot.state is SlotState.FINAL:
         if (slot.mined_hash, slot.block_hash, slot.succeeded) == (fact.tx_hash, fact.block_hash, fact.succeeded):
             return
         mark_reorged(db, slot_id)
+    if slot.kind == BATCH and fact.succeeded and set(outcomes or ()) != set(slot.claim_ids):
+        raise LedgerRefused(f"the outcome of each claim of nonce {slot.nonce} must be known, not of the batch alone")
     db.execute(
         "UPDATE slot SET state = 'included', mined_hash = ?, block_number = ?, block_hash = ?, succeeded = ?, gas_used = ?, "
         "fee_wei = ? WHERE id = ?",
@@ -167,8 +193,11 @@ def mark_included(db: apsw.Connection, slot_id: int, fact: MinedFact) -> None:
             slot_id,
         ),
     )
+    judged = (outcomes or {}) if fact.succeeded else {}
+    for claim_id, good in judged.items():
+        db.execute("UPDATE binding SET succeeded = ? WHERE claim = ? AND slot = ?", (int(good), claim_id, slot_id))
     for claim_id, state in _carried(db, slot_id):
-        if fact.succeeded:
+        if fact.succeeded and judged.get(claim_id, True):
             step_claim(db, claim_id, ClaimState.INCLUDED)
         elif state is ClaimState.REOPENED:
             step_claim(db, claim_id, ClaimState.BOUND)
@@ -210,6 +239,7 @@ def mark_reorged(db: apsw.Connection, slot_id: int) -> None:
         "gas_used = NULL, fee_wei = NULL WHERE id = ?",
         (slot_id,),
     )
+    db.execute("UPDATE binding SET succeeded = NULL WHERE slot = ? AND succeeded IS NOT NULL", (slot_id,))
     for claim_id, state in _carried(db, slot_id):
         if state in (ClaimState.INCLUDED, ClaimState.CONFIRMED):
             step_claim(db, claim_id, ClaimState.REOPENED)
@@ -227,6 +257,16 @@ def void_reverted(db: apsw.Connection, slot_id: int, note: str, outcome: ClaimSt
         _release(db, claim_id, slot_id, note or "reverted")
         step_claim(db, claim_id, outcome, note)
     _tell(db, slot_id, f"The checkpoint was refused by the contract: {note}")
+
+
+def release_failed(db: apsw.Connection, slot_id: int, claim_id: int, note: str, outcome: ClaimState) -> None:
+    """A claim of a batch that failed while the others succeeded: release it, and it goes to `outcome`."""
+    if claim_id not in read_slot(db, slot_id).failed_ids:
+        return
+    _release(db, claim_id, slot_id, note or "failed")
+    step_claim(db, claim_id, outcome, note)
+    job = fetch_value(db, "SELECT job FROM claim WHERE id = ?", (claim_id,))
+    tell(db, job, f"The checkpoint was refused by the contract: {note}")
 
 
 def free_slot(
@@ -262,7 +302,8 @@ def _take_back(db: apsw.Connection, slot_id: int, tx_hash: bytes) -> None:
     rows = fetch_rows(
         db,
         "SELECT c.id, c.state, j.venue, j.job_id, c.range_end - c.range_start, j.next_start <= c.range_start FROM binding b "
-        "JOIN claim c ON c.id = b.claim JOIN job j ON j.id = c.job WHERE b.slot = ? AND b.released IS NOT NULL",
+        "JOIN claim c ON c.id = b.claim JOIN job j ON j.id = c.job WHERE b.slot = ? AND b.released IS NOT NULL "
+        "AND b.succeeded IS NOT 0",
         (slot_id,),
     )
     for claim_id, state, venue_id, job_id, count, is_uncovered in rows:
@@ -294,7 +335,8 @@ def _step_slot(db: apsw.Connection, slot_id: int, state: SlotState) -> None:
 
 
 def _step_claims(db: apsw.Connection, slot_id: int, state: ClaimState) -> None:
-    for claim_id, _state in _carried(db, slot_id):
+    """Every claim of a slot that succeeded goes along, but those of a batch that failed on their own."""
+    for claim_id in read_slot(db, slot_id).carried_ids:
         step_claim(db, claim_id, state)
 
 

@@ -11,7 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fabstir_desktop.jobs.claims import CLAIM_STEPS, OPEN_STATES, PROVEN_STATES, SENT_STATES, SLOT_STEPS, ClaimState
+from fabstir_desktop.jobs.claims import (
+    BATCH,
+    CLAIM_STEPS,
+    OPEN_STATES,
+    PROVEN_STATES,
+    SENT_STATES,
+    SLOT_STEPS,
+    ClaimState,
+)
 from fabstir_desktop.ledger.schema import quoted
 
 _RESERVED = quoted({ClaimState.PLANNED, ClaimState.HELD})
@@ -158,7 +166,9 @@ _REFUSALS = (
         "BEFORE UPDATE OF state ON claim",
         f"OLD.state <> NEW.state AND NEW.state IN ({_MINED}) AND NOT EXISTS "
         "(SELECT 1 FROM binding b JOIN slot s ON s.id = b.slot "
-        "WHERE b.claim = NEW.id AND b.released IS NULL AND s.state = NEW.state AND s.succeeded = 1)",
+        "WHERE b.claim = NEW.id AND b.released IS NULL AND s.state = NEW.state AND s.succeeded = 1 "
+        # The transaction of a batch succeeds whatever becomes of its claims: each needs a word of its own.
+        f"AND (b.succeeded = 1 OR (b.succeeded IS NULL AND s.kind <> '{BATCH}')))",
         "the transaction of the claim is not that far",
     ),
     _refuse(
@@ -192,7 +202,8 @@ _REFUSALS = (
     _refuse(
         "binding_begins",
         "BEFORE INSERT ON binding",
-        "NEW.released IS NOT NULL OR (SELECT state FROM claim WHERE id = NEW.claim) IS NOT 'planned' "
+        "NEW.released IS NOT NULL OR NEW.succeeded IS NOT NULL "
+        "OR (SELECT state FROM claim WHERE id = NEW.claim) IS NOT 'planned' "
         "OR (SELECT state FROM slot WHERE id = NEW.slot) IS NOT 'open'",
         "only a planned claim is bound, to an open nonce",
     ),
@@ -200,8 +211,22 @@ _REFUSALS = (
         "binding_holds",
         "BEFORE UPDATE OF released ON binding",
         "NOT EXISTS (SELECT 1 FROM slot s WHERE s.id = OLD.slot AND (s.state IN ('burned', 'foreign') "
-        "OR (s.state IN ('confirmed', 'final') AND s.succeeded = 0)))",
+        "OR (s.state IN ('confirmed', 'final') AND (s.succeeded = 0 OR OLD.succeeded = 0))))",
         "the nonce is not proven spent",
+    ),
+    _refuse(
+        "binding_judged_in_a_block",
+        "BEFORE UPDATE OF succeeded ON binding",
+        "NEW.succeeded IS NOT NULL AND NEW.succeeded IS NOT OLD.succeeded AND NOT (OLD.succeeded IS NULL AND EXISTS "
+        "(SELECT 1 FROM slot s WHERE s.id = OLD.slot AND s.state = 'included' AND s.succeeded = 1))",
+        "a claim is judged once, by the block of its transaction",
+    ),
+    _refuse(
+        "binding_forgets_with_its_block",
+        "BEFORE UPDATE OF succeeded ON binding",
+        "NEW.succeeded IS NULL AND OLD.succeeded IS NOT NULL "
+        "AND (SELECT state FROM slot WHERE id = OLD.slot) IS NOT 'open'",
+        "the block that judged the claim still stands",
     ),
     _refuse(
         "binding_released_once",

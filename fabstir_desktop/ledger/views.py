@@ -86,26 +86,28 @@ def read_transaction_views(
         f"FROM attempt a JOIN slot s ON s.id = a.slot WHERE s.chain_id = ?1 {condition} ORDER BY a.id DESC LIMIT ?3",
         (chain_id, slot_id, limit),
     )
-    claims: dict[int, tuple[tuple[ClaimedRange, ...], str]] = {}
+    claims: dict[int, tuple[tuple[ClaimedRange, ...], str, str]] = {}
     for row in rows:
         if row[4] not in claims:
             claims[row[4]] = _claims_of(db, row[4])
     return [_transaction_view(row, *claims[row[4]]) for row in rows]
 
 
-def _claims_of(db: apsw.Connection, slot_id: int) -> tuple[tuple[ClaimedRange, ...], str]:
-    """The ranges a slot carries or carried, and the first note among its claims."""
+def _claims_of(db: apsw.Connection, slot_id: int) -> tuple[tuple[ClaimedRange, ...], str, str]:
+    """The ranges a slot carries or carried, the first note among its claims, and what became of those it let go."""
     rows = fetch_rows(
         db,
-        "SELECT j.job_id, c.range_start, c.range_end, c.note FROM binding b JOIN claim c ON c.id = b.claim "
+        "SELECT j.job_id, c.range_start, c.range_end, c.note, b.released FROM binding b JOIN claim c ON c.id = b.claim "
         "JOIN job j ON j.id = c.job WHERE b.slot = ? ORDER BY c.id",
         (slot_id,),
     )
-    ranges = tuple(ClaimedRange(int(job_id), start, end) for job_id, start, end, _note in rows)
-    return ranges, next((note for *_range, note in rows if note), "")
+    ranges = tuple(ClaimedRange(int(job_id), start, end) for job_id, start, end, _note, _released in rows)
+    failed = [released for *_range, released in rows if released is not None]
+    told = f"{len(failed)} of {len(rows)} claims failed: {failed[0]}" if failed else ""
+    return ranges, next((note for *_range, note, _released in rows if note), ""), told
 
 
-def _transaction_view(row: Sequence[Any], claims: tuple[ClaimedRange, ...], note: str) -> TransactionView:
+def _transaction_view(row: Sequence[Any], claims: tuple[ClaimedRange, ...], note: str, failed: str) -> TransactionView:
     (
         tx_hash,
         sends,
@@ -134,7 +136,7 @@ def _transaction_view(row: Sequence[Any], claims: tuple[ClaimedRange, ...], note
         gas_used=gas if is_mined else None,
         fee_wei=int(fee) if is_mined and fee is not None else None,
         replaces=None if replaces is None else f"0x{replaces.hex()}",
-        error=(note or "reverted by the contract") if state == "reverted" else None if is_mined else error,
+        error=(note or "reverted by the contract") if state == "reverted" else (failed or None) if is_mined else error,
         created_at=created_at,
     )
 

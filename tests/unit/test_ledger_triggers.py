@@ -144,6 +144,11 @@ VIOLATIONS = {
     "a binding changes its nonce": "UPDATE binding SET slot = 3 WHERE claim = 2",
     "a binding is deleted": "DELETE FROM binding WHERE claim = 2",
     "a released binding is taken back": "SPECIAL",
+    "a binding begins as judged": "INSERT INTO binding (claim, slot, succeeded) VALUES (3, 2, 1)",
+    "a claim is judged before its transaction is in a block": "UPDATE binding SET succeeded = 0 WHERE claim = 2",
+    "a claim of a revert is judged": "UPDATE binding SET succeeded = 1 WHERE claim = 4",
+    "a judgement that is none": "UPDATE binding SET succeeded = 2 WHERE claim = 2",
+    "a judgement is forgotten while its block stands": "SPECIAL",
     "an attempt for a spent nonce": "INSERT INTO attempt (tx_hash, slot, number, raw, max_fee_per_gas_wei, "
     "max_priority_fee_per_gas_wei, gas_limit, created_at) VALUES (randomblob(32), 1, 2, x'00', '1', '1', 1, 0)",
     "an attempt without bytes": "INSERT INTO attempt (tx_hash, slot, number, raw, max_fee_per_gas_wei, "
@@ -200,6 +205,52 @@ def test_it_is_refused_that_a_released_binding_is_taken_back(db: apsw.Connection
             db.execute(f"UPDATE binding SET released = {value} WHERE claim = 4")
 
 
+def batch(db: apsw.Connection, **outcomes: bool) -> None:
+    """Jobs 5 and 6 in one batch (claims 5 and 6, slot 4), mined with these outcomes."""
+    for job_id in (5, 6):
+        ticket = tokens.open_ticket(db, 1, job_id, "s")
+        tokens.count_tokens(db, ticket, range(100))
+        claims.plan_claim(db, 1, new_claim(job_id, 0, 100))
+    slots.bind(db, 84532, [5, 6], sender=HOST, nonce=50, attempt=attempt("batch"), kind="batch")
+    if outcomes:
+        judged = {5: outcomes["first"], 6: outcomes["second"]}
+        slots.mark_included(db, 4, fact(attempt("batch"), 9), judged)
+
+
+def test_it_is_refused_that_a_judgement_is_forgotten_or_changed_while_its_block_stands(db: apsw.Connection) -> None:
+    batch(db, first=True, second=False)
+    with pytest.raises(apsw.ConstraintError, match="still stands"):
+        db.execute("UPDATE binding SET succeeded = NULL WHERE claim = 5")
+    with pytest.raises(apsw.ConstraintError, match="judged once"):
+        db.execute("UPDATE binding SET succeeded = 1 WHERE claim = 6")
+
+
+def test_it_is_refused_that_a_claim_of_a_batch_follows_a_success_that_is_not_its_own(db: apsw.Connection) -> None:
+    batch(db, first=True, second=False)
+    with pytest.raises(apsw.ConstraintError, match="not that far"):
+        db.execute("UPDATE claim SET state = 'included' WHERE id = 6")
+    db.execute("SAVEPOINT probe")
+    slots.mark_reorged(db, 4)
+    db.execute(
+        "UPDATE slot SET state = 'included', mined_hash = (SELECT tx_hash FROM attempt WHERE slot = 4), block_number = 9, "
+        "block_hash = x'00', succeeded = 1 WHERE id = 4"
+    )
+    with pytest.raises(apsw.ConstraintError, match="not that far"):
+        db.execute("UPDATE claim SET state = 'included' WHERE id = 5")  # nobody has judged it
+    db.execute("ROLLBACK TO probe; RELEASE probe")
+
+
+def test_it_is_refused_that_a_claim_of_a_batch_is_let_go_unless_it_failed_deep_enough(db: apsw.Connection) -> None:
+    batch(db, first=True, second=False)
+    for claim_id in (5, 6):  # included only
+        with pytest.raises(apsw.ConstraintError, match="not proven spent"):
+            db.execute("UPDATE binding SET released = 'x' WHERE claim = ?", (claim_id,))
+    slots.mark_confirmed(db, 4)
+    with pytest.raises(apsw.ConstraintError, match="not proven spent"):
+        db.execute("UPDATE binding SET released = 'x' WHERE claim = 5")
+    db.execute("UPDATE binding SET released = 'x' WHERE claim = 6")
+
+
 def fill_gap_before_live_claim(db: apsw.Connection) -> None:
     """Job 4: its first claim void, a later one live."""
     db.execute("UPDATE slot SET state = 'confirmed' WHERE id = 3")
@@ -216,6 +267,7 @@ def test_every_refusing_trigger_is_provoked_by_a_test(db: apsw.Connection) -> No
         "the transaction of the claim is still in a block",
         "a token belongs to one claim",
         "the binding is released for ever",
+        "the block that judged the claim still stands",
     }
     for sql in VIOLATIONS.values():
         db.execute("SAVEPOINT probe")
