@@ -1,15 +1,19 @@
 """The signer: the only holder of the key, for one chain and a few contracts.
 
 It signs nothing for another chain id, and no transaction to an address that is neither one of its contracts nor the
-host itself (replacing a stuck transaction, or a batch of the host's own delegated account). It does not judge fees or
-nonces; the transaction sender does.
+host itself. To itself the host sends nothing at all (replacing a stuck transaction), or a batch for its own delegated
+account whose every call goes to one of the contracts. Beside those there are errands: an address with the one calldata that
+may be sent there. It does not judge fees or nonces; the transaction sender does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fabstir_desktop.errors import SignerLocked
+from fabstir_desktop.wallet.batch_calls import decode_batch
 from fabstir_desktop.wallet.keys import SecretKey
 from fabstir_desktop.wallet.thread import OneThread
 
@@ -62,17 +66,20 @@ class Signer:
         chain_id: int,
         contracts: frozenset[str],
         delegates: frozenset[str] = frozenset(),
+        errands: Mapping[str, bytes] | None = None,
         max_value_wei: int = 0,
         thread: OneThread | None = None,
     ) -> None:
         """Bind the key to a chain and its contracts (addresses in any case).
 
-        `delegates` are the contracts whose code the account may borrow (EIP-7702). Claims carry no money, so more than
-        `max_value_wei` in a transaction is refused.
+        `delegates` are the contracts whose code the account may borrow (EIP-7702), `errands` the only calldata that may be
+        sent to an address beside the contracts. Claims carry no money, so more than `max_value_wei` in a transaction is
+        refused.
         """
         self._key = key
         self._chain_id = chain_id
-        self._targets = frozenset(address.lower() for address in (*contracts, key.address))
+        self._contracts = frozenset(address.lower() for address in contracts)
+        self._errands = {address.lower(): data for address, data in (errands or {}).items()}
         self._delegates = frozenset(address.lower() for address in (*delegates, ZERO_ADDRESS))
         self._max_value_wei = max_value_wei
         self._thread = thread or OneThread("wallet-sign")
@@ -137,8 +144,7 @@ class Signer:
                 f"the signer is bound to chain {self._chain_id}, the transaction is for {transaction.chain_id}; "
                 "nothing was signed"
             )
-        if transaction.to.lower() not in self._targets:
-            raise SignerLocked(f"{transaction.to} is not a contract this signer is bound to; nothing was signed")
+        self._check_target(transaction.to.lower(), transaction.data)
         if any(
             one.chain_id != self._chain_id or one.contract.lower() not in self._delegates
             for one in transaction.authorization_list
@@ -146,6 +152,22 @@ class Signer:
             raise SignerLocked("an authorization on board is for another chain or contract; nothing was signed")
         if transaction.value_wei > self._max_value_wei:
             raise SignerLocked(f"a claim sends no money, but this would send {transaction.value_wei} wei")
+
+    def _check_target(self, to: str, data: bytes) -> None:
+        if to == self._key.address.lower():
+            self._check_self_call(data)
+        elif to not in self._contracts and self._errands.get(to) != data:
+            raise SignerLocked(f"{to} is not a contract this signer is bound to; nothing was signed")
+
+    def _check_self_call(self, data: bytes) -> None:
+        """What the account does to itself can be anything at all once it borrows code: only batches for its contracts."""
+        try:
+            calls = decode_batch(data) if data else ()
+        except ValueError as error:
+            raise SignerLocked(f"a call of the account to itself is {error}; nothing was signed") from None
+        strange = next((one.target for one in calls if one.target.lower() not in self._contracts), None)
+        if strange is not None:
+            raise SignerLocked(f"a batch would call {strange}, which is none of its contracts; nothing was signed")
 
     def _check_open(self) -> None:
         if self._locked_because is not None:
@@ -162,6 +184,27 @@ def read_payload(raw: bytes) -> tuple[str, bytes]:
 
     fields = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
     return to_checksum_address("0x" + bytes(fields["to"]).hex()), bytes(fields["data"])
+
+
+def read_authorizations(raw: bytes) -> tuple[SignedAuthorization, ...]:
+    """The authorizations of a signed transaction of ours (EIP-7702), so that a replacement carries the very same."""
+    from eth_account.typed_transactions.typed_transaction import TypedTransaction  # noqa: PLC0415 - slow to import
+    from hexbytes import HexBytes  # noqa: PLC0415
+
+    fields = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
+    return tuple(_read_authorization(one) for one in fields.get("authorizationList", ()))
+
+
+def _read_authorization(fields: Mapping[str, Any]) -> SignedAuthorization:
+    contract = to_checksum_address("0x" + bytes(fields["address"]).hex())
+    return SignedAuthorization(
+        int(fields["chainId"]),
+        contract,
+        int(fields["nonce"]),
+        int(fields["yParity"]),
+        int(fields["r"]),
+        int(fields["s"]),
+    )
 
 
 def keccak256(data: bytes) -> bytes:
@@ -211,9 +254,9 @@ def _sign_digest(key: SecretKey, digest: bytes) -> bytes:
 def _sign_authorization(key: SecretKey, chain_id: int, contract: str, nonce: int) -> SignedAuthorization:
     from eth_account import Account  # noqa: PLC0415
 
-    fields = {"chainId": chain_id, "address": to_checksum_address(contract), "nonce": nonce}
-    signed = Account.sign_authorization(fields, key.reveal())
-    return SignedAuthorization(chain_id, contract, nonce, signed.y_parity, signed.r, signed.s)
+    spelled = to_checksum_address(contract)
+    signed = Account.sign_authorization({"chainId": chain_id, "address": spelled, "nonce": nonce}, key.reveal())
+    return SignedAuthorization(chain_id, spelled, nonce, signed.y_parity, signed.r, signed.s)
 
 
 def _sign_transaction(key: SecretKey, transaction: UnsignedTransaction) -> SignedTransaction:

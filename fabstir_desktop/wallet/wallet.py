@@ -7,6 +7,7 @@ being asked, and a stored key of another address than the profile's is not used 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace as changed
 from pathlib import Path
 
@@ -136,11 +137,25 @@ class Wallet:
             finally:
                 copy.close()
 
-    def signer(self, chain_id: int, contracts: frozenset[str], *, delegates: frozenset[str] = frozenset()) -> Signer:
-        """A signer for one chain and its contracts. Raises KeyMissing."""
+    def signer(
+        self,
+        chain_id: int,
+        contracts: frozenset[str],
+        *,
+        delegates: frozenset[str] = frozenset(),
+        errands: Mapping[str, bytes] | None = None,
+    ) -> Signer:
+        """A signer for one chain and its contracts; see `Signer` for the rest. Raises KeyMissing."""
         if self._key is None:
             raise KeyMissing(self._status.detail)
-        return Signer(self._key, chain_id=chain_id, contracts=contracts, delegates=delegates, thread=self._thread)
+        return Signer(
+            self._key,
+            chain_id=chain_id,
+            contracts=contracts,
+            delegates=delegates,
+            errands=errands,
+            thread=self._thread,
+        )
 
     def close(self) -> None:
         """Forget the key and end the threads. Safe to call twice."""

@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from secrets_support import KEY_MARK
 
 from fabstir_desktop.errors import SignerLocked
+from fabstir_desktop.wallet.batch_calls import EXECUTE_BATCH, BatchCall, decode_batch, encode_batch
 from fabstir_desktop.wallet.keys import parse_private_key
 from fabstir_desktop.wallet.signer import (
     ZERO_ADDRESS,
     Signer,
     UnsignedTransaction,
     keccak256,
+    read_authorizations,
     recover_proof_signer,
     to_checksum_address,
 )
@@ -75,9 +77,64 @@ async def test_what_is_not_for_this_chain_and_contract_is_refused(signer: Signer
 
 
 async def test_addresses_are_recognised_in_any_spelling(signer: Signer) -> None:
-    for address in (CONTRACT.lower(), "0x" + CONTRACT[2:].upper(), signer.address):
+    for address in (CONTRACT.lower(), "0x" + CONTRACT[2:].upper()):
         signed = await signer.sign_transaction(dataclasses.replace(CLAIM, to=address))
         assert Account.recover_transaction(signed.raw) == signer.address
+    for address in (signer.address, signer.address.lower()):
+        signed = await signer.sign_transaction(dataclasses.replace(CLAIM, to=address, data=b""))
+        assert Account.recover_transaction(signed.raw) == signer.address
+
+
+async def test_to_itself_the_account_sends_nothing_or_batches_whose_every_call_goes_to_its_contract(
+    signer: Signer,
+) -> None:
+    inner = BatchCall(CONTRACT, 100_000, CLAIM.data)
+    for data in (b"", encode_batch([inner]), encode_batch([inner, inner])):
+        await signer.sign_transaction(dataclasses.replace(CLAIM, to=signer.address, data=data))
+    strange = BatchCall(STRANGER, 100_000, CLAIM.data)
+    itself = BatchCall(signer.address, 100_000, b"")
+    for calls in ([strange], [inner, strange], [itself], [inner, itself]):
+        with pytest.raises(SignerLocked, match="none of its contracts"):
+            await signer.sign_transaction(dataclasses.replace(CLAIM, to=signer.address, data=encode_batch(calls)))
+    batch = encode_batch([inner])
+    for data in (CLAIM.data, batch[:-1], batch + b"\0", batch + batch[4:], bytes(4) + batch[4:], batch[:4]):
+        with pytest.raises(SignerLocked, match="of the account to itself"):
+            await signer.sign_transaction(dataclasses.replace(CLAIM, to=signer.address, data=data))
+
+
+async def test_an_errand_is_signed_with_its_own_calldata_only(signer: Signer) -> None:
+    errand = Signer(
+        parse_private_key(CANARY), chain_id=CHAIN_ID, contracts=frozenset({CONTRACT}), errands={STRANGER: b"deploy"}
+    )
+    await errand.sign_transaction(dataclasses.replace(CLAIM, to=STRANGER, data=b"deploy"))
+    for signs, data in ((errand, b"deploy "), (errand, b""), (signer, b"deploy")):
+        with pytest.raises(SignerLocked, match="is not a contract this signer is bound to"):
+            await signs.sign_transaction(dataclasses.replace(CLAIM, to=STRANGER, data=data))
+
+
+async def test_what_was_authorized_is_read_from_the_signed_bytes(signer: Signer) -> None:
+    authorization = await signer.sign_authorization(BATCHER, 8)
+    signed = await signer.sign_transaction(
+        dataclasses.replace(CLAIM, to=signer.address, data=b"", authorization_list=(authorization,))
+    )
+    assert read_authorizations(signed.raw) == (authorization,)
+    assert read_authorizations((await signer.sign_transaction(CLAIM)).raw) == ()
+
+
+@given(
+    st.lists(
+        st.builds(
+            BatchCall,
+            st.binary(min_size=20, max_size=20).map(lambda raw: "0x" + raw.hex()),
+            st.integers(0, 2**64),
+            st.binary(max_size=200),
+        ),
+        max_size=10,
+    )
+)
+def test_a_batch_is_read_as_it_was_written(calls: list[BatchCall]) -> None:
+    assert decode_batch(encode_batch(calls)) == tuple(calls)
+    assert keccak256(b"executeBatch((address,uint256,bytes)[])")[:4] == EXECUTE_BATCH
 
 
 async def test_a_locked_signer_signs_nothing_and_says_why(signer: Signer) -> None:
@@ -130,7 +187,7 @@ async def test_the_account_borrows_only_named_code_and_may_give_it_back(signer: 
     back = await signer.sign_authorization(ZERO_ADDRESS, 8)
     assert (back.chain_id, back.nonce) == (CHAIN_ID, 8)
     authorization = await signer.sign_authorization(BATCHER.lower(), 8)
-    batch = dataclasses.replace(CLAIM, to=signer.address, authorization_list=(authorization,))
+    batch = dataclasses.replace(CLAIM, to=signer.address, data=b"", authorization_list=(authorization,))
     signed = await signer.sign_transaction(batch)
     assert signed.raw[0] == 4
     assert Account.recover_transaction(signed.raw) == signer.address
@@ -140,7 +197,9 @@ async def test_an_authorization_for_another_chain_is_not_smuggled_in(signer: Sig
     authorization = await signer.sign_authorization(BATCHER, 8)
     foreign = dataclasses.replace(authorization, chain_id=1)
     with pytest.raises(SignerLocked, match="authorization"):
-        await signer.sign_transaction(dataclasses.replace(CLAIM, to=signer.address, authorization_list=(foreign,)))
+        await signer.sign_transaction(
+            dataclasses.replace(CLAIM, to=signer.address, data=b"", authorization_list=(foreign,))
+        )
 
 
 async def test_signing_leaves_the_loop_free(signer: Signer) -> None:
