@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from fabstir_desktop.jobs.status import PauseKind
 from fabstir_desktop.jobs.views import JobView, TransactionView
 from fabstir_desktop.node import HostNode
 from fabstir_desktop.server.control import ControlServer
+from fabstir_desktop.settings import BATCHING, check_file_decides
 
 _LONGEST_PAUSE_S = 7 * 86400.0
 _LONGEST_TOKEN = 512
@@ -36,6 +38,7 @@ def control_handlers(node: HostNode) -> dict[str, Handler]:
         "transactions": commands.transactions,
         "earnings": commands.earnings,
         "checkpoint": commands.checkpoint,
+        "batching": commands.batching,
         "reload_key": commands.reload_key,
         "unlock_keystore": commands.unlock_keystore,
         "pause": commands.pause,
@@ -67,6 +70,16 @@ class _Commands:
         wanted = arguments.get("job_id")
         outcomes = await self._node.checkpoint(None if wanted is None else parse_job_id(wanted))
         return [{**asdict(outcome), "job_id": str(outcome.job_id)} for outcome in outcomes]
+
+    async def batching(self, arguments: Mapping[str, Any]) -> Any:
+        action = arguments.get("action", "status")
+        if action not in ("status", "on", "off"):
+            raise UserError("action must be status, on or off")
+        if action != "status":
+            node = self._node
+            await asyncio.to_thread(check_file_decides, BATCHING, node.settings.data_dir, node.overrides)
+            await node.save_setting(BATCHING, action == "on")
+        return asdict(self._node.batching)
 
     async def reload_key(self, _: Mapping[str, Any]) -> Any:
         await self._node.reload_key()

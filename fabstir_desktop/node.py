@@ -29,6 +29,7 @@ from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.jobs.inspections import BundleText, ChainJob, ModelOnDisk
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.status import (
+    BatchingStatus,
     CheckpointOutcome,
     NodeStatus,
     PauseKind,
@@ -41,7 +42,8 @@ from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.server.api_server import ApiServer
 from fabstir_desktop.server.exposure import exposure_after
 from fabstir_desktop.serving import Serving
-from fabstir_desktop.settings import Settings, save_setting
+from fabstir_desktop.settings import BATCHING, Settings, save_setting
+from fabstir_desktop.settlement.batch_contract import claim_signer
 from fabstir_desktop.settlement.service import Settlement
 from fabstir_desktop.standing import StandingProblems
 from fabstir_desktop.tasks import Deadline, OwnTasks, every, finish_within
@@ -279,6 +281,14 @@ class HostNode:
     async def save_setting(self, name: str, value: Any) -> None:
         """Write a setting into settings.toml (None: back to the default). Raises SettingError."""
         await asyncio.to_thread(save_setting, self.settings.data_dir, name, value)
+        if name == BATCHING:
+            self.settings = self.settings.model_copy(update={name: bool(value)})
+            await self._running(self._settlement).set_batching(bool(value))
+
+    @property
+    def batching(self) -> BatchingStatus:
+        """Whether claims travel together, as last looked at; no IO."""
+        return self._running(self._settlement).batching
 
     def exposure(self, changes: Mapping[str, Any]) -> Sequence[str]:
         """What would be reachable from beyond this machine with these settings changed; none if nothing would.
@@ -356,18 +366,13 @@ class HostNode:
     async def _load_key(self) -> None:
         """Find the key; while the keyring is locked or away, look again from time to time, without asking again."""
         await self.reload_key()
-        status = self._wallet.status
-        while status.state in {WalletState.LOCKED, WalletState.UNAVAILABLE}:
+        while self._wallet.status.state in {WalletState.LOCKED, WalletState.UNAVAILABLE}:
             await asyncio.sleep(_KEY_RETRY_S)
-            status = await self._wallet.load(ask=False)
-            if status.state is WalletState.READY:
+            if (await self._wallet.load(ask=False)).state is WalletState.READY:
                 await self._use_key()
 
     async def _use_key(self) -> None:
-        contracts = frozenset({self.settings.contract_address})
-        is_ready = self._wallet.status.state is WalletState.READY
-        signer = self._wallet.signer(self.settings.chain_id, contracts) if is_ready else None
-        await self._running(self._settlement).set_signer(signer)
+        await self._running(self._settlement).set_signer(claim_signer(self._wallet, self.settings))
         self.feed.publish(WalletChanged())
 
     async def _keep_house(self) -> None:

@@ -31,6 +31,7 @@ from pydantic_settings import (
 from fabstir_desktop.errors import SettingError
 
 SETTINGS_FILE = "settings.toml"
+BATCHING = "batch_claims"
 SECRETS = frozenset({"host_private_key", "engine_api_key"})
 """Fields that are never shown, stored or logged."""
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -76,6 +77,11 @@ class Settings(BaseSettings):
     max_fee_gwei: int = _setting(50, "Cap on the fee per gas, in gwei; dearer claims wait.", ge=1, le=100_000)
     max_unproven_tokens: int = _setting(
         5000, "Tokens a job may gather unproven before its prompts wait (also with the RPC down).", ge=1
+    )
+    batch_claims: bool = _setting(
+        False,
+        "Send up to ten claims in one transaction (EIP-7702: your account borrows the code for it). Cheaper; undone at once.",
+        NOW,
     )
     unknown_jobs: Literal["refuse", "wait"] = _setting(
         "refuse",
@@ -314,6 +320,13 @@ def source_of(name: str, overrides: Mapping[str, Any] | None = None) -> str:
     except (OSError, tomlkit.exceptions.TOMLKitError):
         return "default"
     return SETTINGS_FILE if name in stored else "default"
+
+
+def check_file_decides(name: str, data_dir: Path, overrides: Mapping[str, Any] | None = None) -> None:
+    """Refuse to store what would have no effect, because something stronger than the file decides it. Raises SettingError."""
+    decided_by = source_of(name, {**(overrides or {}), "data_dir": data_dir})
+    if decided_by not in {"default", SETTINGS_FILE}:
+        raise SettingError(f"{name.upper()} is set by the {decided_by}: change it there")
 
 
 def save_setting(data_dir: Path, name: str, value: Any) -> None:

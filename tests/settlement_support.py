@@ -21,6 +21,7 @@ from fabstir_desktop.jobs.problems import ProblemList
 from fabstir_desktop.jobs.views import JobView
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settings import Settings
+from fabstir_desktop.settlement.batch_contract import BATCH_CONTRACT, signing_errands
 from fabstir_desktop.settlement.service import Settlement
 from fabstir_desktop.wallet.keys import parse_private_key
 from fabstir_desktop.wallet.signer import Signer
@@ -45,7 +46,13 @@ def make_settings(data_dir: Path, rpc_url: str, chain_id: int, contract: str, **
 
 def make_signer(key: str | SecretStr, chain_id: int, contract: str) -> Signer:
     text = key.get_secret_value() if isinstance(key, SecretStr) else key
-    return Signer(parse_private_key(text), chain_id=chain_id, contracts=frozenset({contract}))
+    return Signer(
+        parse_private_key(text),
+        chain_id=chain_id,
+        contracts=frozenset({contract}),
+        delegates=frozenset({BATCH_CONTRACT}),
+        errands=signing_errands(),
+    )
 
 
 @dataclass

@@ -43,8 +43,7 @@ from fabstir_desktop.settlement.contracts.node_register import (
     NODE_REGISTRY,
     NodeRegister,
 )
-from fabstir_desktop.settlement.fees import GWEI, FeeOffer
-from fabstir_desktop.settlement.outbox import Quote
+from fabstir_desktop.settlement.fees import GWEI, FeeOffer, Quote
 from fabstir_desktop.settlement.recovery import Recovery
 from fabstir_desktop.settlement.rpc_pool import RpcPool
 from fabstir_desktop.settlement.service import Settlement
@@ -176,6 +175,13 @@ async def _too_dear(folder: Path) -> list[Problem]:
 async def _foreign_nonce(folder: Path) -> list[Problem]:
     async with _settlement(folder, PlayedEndpoint()) as (settlement, raised):
         settlement._manager._parts.outbox.foreign_use(41)
+        return raised
+
+
+async def _not_batched(folder: Path) -> list[Problem]:
+    endpoint = PlayedEndpoint(eth_call="0x")  # before Prague the precompile is an empty address
+    async with _settlement(folder, endpoint, batch_claims=True) as (settlement, raised):
+        await settlement._manager._parts.delegation.step()
         return raised
 
 
@@ -329,6 +335,7 @@ PRODUCERS: dict[str, Callable[[Path], Awaitable[list[Problem]]]] = {
     "T01": _late,
     "T02": _refused(RefusalKind.NOT_OURS, "the job belongs to another host"),
     "T03": _foreign_nonce,
+    "X04": _not_batched,
     "H01": _registered(operator="0x" + "00" * 20),
     "H02": _registered(stake=900 * 10**18, active=False),
     "H03": _registered(url="http://old:8080"),

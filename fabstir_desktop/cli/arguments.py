@@ -90,6 +90,14 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         "--file", action="store_true", help="set: into an encrypted keystore file, where there is no keyring"
     )
     key.add_argument("--replace", action="store_true", help="set: replace a key of another address")
+    batching = commands.add_parser("batching", parents=[common, as_json], help="several claims in one transaction")
+    batching.add_argument(
+        "action",
+        nargs="?",
+        default="status",
+        choices=["status", "on", "off"],
+        help="off also takes back what your account has allowed for it",
+    )
     commands.add_parser("doctor", parents=[common], help="check everything that payment depends on")
     chat = commands.add_parser("chat", parents=[common], help="send a prompt to the own server")
     chat.add_argument("--job", required=True, metavar="JOB_ID")

@@ -28,6 +28,7 @@ def run_command(call: Call) -> int:
         "jobs": _jobs,
         "transactions": _transactions,
         "checkpoint": _checkpoint,
+        "batching": _batching,
         "key": _key,
         "doctor": _doctor,
         "chat": _chat,
@@ -109,6 +110,12 @@ def _checkpoint(call: Call, settings: Settings) -> int:
         raise EnvironmentFault(f"no running app uses {settings.data_dir}: start it, then ask again")
     print_outcomes(outcomes)
     return 0 if all(outcome["submitted"] for outcome in outcomes) else 1
+
+
+def _batching(call: Call, settings: Settings) -> int:
+    from fabstir_desktop.cli.batching import run_batching_command  # noqa: PLC0415
+
+    return run_batching_command(call, settings)
 
 
 def _key(call: Call, settings: Settings) -> int:

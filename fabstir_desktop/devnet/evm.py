@@ -27,6 +27,12 @@ from fabstir_desktop.devnet.pool import MAX_RAW_BYTES, TransactionPool, data_flo
 GAS_LIMIT = 60_000_000
 _ZERO_ADDRESS = b"\0" * 20
 _BLOB_TYPE = 3
+_FACTORY = bytes.fromhex("4e59b44847b379578588920ca78fbf26c0b4956c")
+_FACTORY_CODE = bytes.fromhex(
+    "7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe03601600081602082378035828234f58015156039578182fd5b"
+    "8082525050506014600cf3"
+)
+"""The CREATE2 factory that public chains and anvil have: with it a contract has the same address on every chain."""
 _ESTIMATE_TOLERANCE = 0.015
 """How far above the least gas an estimate may lie; geth uses the same."""
 
@@ -292,4 +298,5 @@ def _new_chain(chain_id_: int, funded: dict[bytes, int]) -> Any:
     accounts: Any = {
         address: {"balance": balance, "nonce": 0, "code": b"", "storage": {}} for address, balance in funded.items()
     }
+    accounts[_FACTORY] = {"balance": 0, "nonce": 1, "code": _FACTORY_CODE, "storage": {}}
     return _Chain.from_genesis(AtomicDB(), genesis, accounts)

@@ -102,6 +102,16 @@ _ROWS = (
     State("X01", _W, "Prompts are not encrypted", "Set certificate", "settings", "tls_certificate"),
     State("X02", _I, "Clients fight for a job", "Open job", "jobs", is_dismissible=True),
     State("X03", _W, "A proxy is not named", "Name it", "settings", "trusted_proxies", is_dismissible=True),
+    # what this version can do beyond them
+    State(
+        "X04",
+        _I,
+        "Claims cannot be batched",
+        "Turn batching off",
+        "settings",
+        "batch_claims",
+        is_dismissible=True,
+    ),
 )
 
 STATES: Mapping[str, State] = MappingProxyType({state.code: state for state in _ROWS})

@@ -140,6 +140,22 @@ class NodeStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchingStatus:
+    """Whether claims travel together: what is wanted, whether it is so now, and a sentence about it.
+
+    `contract` is the code that the host's account borrows for it, `borrowed` whose code it borrows now, `tx_hash` the newest
+    transaction that changed that or is about to.
+    """
+
+    wanted: bool
+    active: bool
+    sentence: str
+    contract: str = ""
+    borrowed: str | None = None
+    tx_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointOutcome:
     """What a request to claim now did for one job: submitted (with the hash) or why not, as a sentence."""
 

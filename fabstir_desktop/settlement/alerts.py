@@ -14,7 +14,7 @@ from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.board import ProblemBoard
 from fabstir_desktop.settlement.contracts.base import JobFacts
-from fabstir_desktop.settlement.outbox import Quote
+from fabstir_desktop.settlement.fees import Quote
 
 LATE_AFTER_S = 120.0
 """A transaction that is in no block after this long is said; on Base one takes seconds."""

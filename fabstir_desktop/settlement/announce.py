@@ -39,6 +39,14 @@ class ConfirmedAnnouncer:
         self.board.clear("T02", subject=str(claim.job_id))
         self.feed.publish(ClaimChanged(claim.job_id, claim.claim_id, claim.tokens, ClaimState.CONFIRMED, tx_hash, ""))
 
+    async def settle_unreported(self, *, can_read: bool) -> None:
+        """Where a contract tells of no payment (`can_read`), what is proven counts as settled; a killed process may not have
+        said so. Raises LedgerError."""
+        if can_read or self.contract.rules.settles_later:
+            return
+        for job_id in await self.ledger.jobs_to_settle():
+            await self.ledger.mark_job_settled(job_id)
+
 
 def split_text(payments: Sequence[Payment]) -> str:
     """`90% host, 10% treasury`, from the amounts that were paid."""

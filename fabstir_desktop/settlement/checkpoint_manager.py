@@ -10,29 +10,22 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 
 from fabstir_desktop.errors import ChainError, FabstirError, LedgerError, SignerLocked
-from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.claims import WAITING_STATES, ClaimReason
 from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, decide_claim
-from fabstir_desktop.jobs.status import CheckpointOutcome
-from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.jobs.status import BatchingStatus, CheckpointOutcome
 from fabstir_desktop.settlement.alerts import tell_deadlines
-from fabstir_desktop.settlement.announce import ConfirmedAnnouncer
-from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
-from fabstir_desktop.settlement.claimer import Claimer, Submitted
-from fabstir_desktop.settlement.completer import Completer
-from fabstir_desktop.settlement.contracts.base import SettlementContract
+from fabstir_desktop.settlement.batch_rounds import BatchRounds, Made, Make
+from fabstir_desktop.settlement.board import ClaimWaits
+from fabstir_desktop.settlement.claimer import Submitted
+from fabstir_desktop.settlement.delegation import Mode
 from fabstir_desktop.settlement.due_list import DueList
-from fabstir_desktop.settlement.history import History
-from fabstir_desktop.settlement.outbox import Outbox
-from fabstir_desktop.settlement.payments import PaymentReader
-from fabstir_desktop.settlement.reconciler import Progress, Reconciler
-from fabstir_desktop.settlement.recovery import Recovery
+from fabstir_desktop.settlement.manager_parts import ManagerParts
+from fabstir_desktop.settlement.reconciler import Progress
 from fabstir_desktop.settlement.speeding import speed_up
 
 log = logging.getLogger(__name__)
@@ -47,24 +40,6 @@ SWEEP_POLLS = 150.0
 """Every so many polls (five minutes at two seconds a poll) the ledger is searched for jobs that nobody remembers."""
 BUG_RETRY_S = 60.0
 LONGEST_BACKOFF_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class ManagerParts:
-    """What a manager works with; all of one signer."""
-
-    ledger: Ledger
-    feed: Feed
-    board: ProblemBoard
-    claimer: Claimer
-    outbox: Outbox
-    reconciler: Reconciler
-    payments: PaymentReader
-    history: History
-    recovery: Recovery
-    completer: Completer
-    announcer: ConfirmedAnnouncer
-    contract: SettlementContract
 
 
 class CheckpointManager:
@@ -91,6 +66,7 @@ class CheckpointManager:
         self._afterwards: dict[int, ClaimReason] = {}
         """Jobs that are claimed again when their open claim is closed."""
         self._locks: dict[int, asyncio.Lock] = {}
+        self._rounds = BatchRounds(parts.ledger, parts.claimer, parts.outbox, self._due, self, poll_s=poll_s)
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(PARALLEL_CLAIMS)
         self._task: asyncio.Task[None] | None = None
@@ -176,6 +152,17 @@ class CheckpointManager:
         parts = self._parts
         return await speed_up(parts.ledger, parts.outbox, parts.feed, tx_hash)
 
+    @property
+    def batching(self) -> BatchingStatus:
+        """Whether claims travel together, as last looked at."""
+        return self._parts.delegation.status
+
+    async def batching_changed(self, limit_s: float) -> None:
+        """The host wants it otherwise: see to it now, and return when it is so, on its way, or impossible."""
+        self.wake()
+        if self._is_ready():
+            await self._parts.delegation.settled(limit_s)
+
     # --- the task ---------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -207,8 +194,14 @@ class CheckpointManager:
         await self._recover()
         await self._sweep()
         made = self._made
-        await self._resume_planned()
-        await self._make_due()
+        match await self._parts.delegation.step():
+            case Mode.BATCH:
+                await self._rounds.run()
+            case Mode.SINGLE:
+                await self._resume_planned()
+                await self._make_due()
+            case Mode.NONE:  # the account itself is being changed
+                pass
         self._settling = await self._parts.completer.run()
         await self._watch_deadlines()
         if progress.open_slots or self._made != made:
@@ -224,12 +217,12 @@ class CheckpointManager:
         if not self.recovered or nonces.wants_history or self._parts.history.is_due:
             nonces.wants_history = False
             try:
-                await self._parts.recovery.run(self._lock)
+                await self._parts.recovery.run(self.lock)
             except BaseException:
                 nonces.wants_history = True
                 raise
         if not self.recovered:
-            await self._settle_unreported()
+            await self._parts.announcer.settle_unreported(can_read=self._parts.payments.can_read)
             self._recovered.set()
 
     def _rest_s(self, progress: Progress) -> float:
@@ -256,13 +249,6 @@ class CheckpointManager:
         for job_id in progress.jobs:
             await self._reconsider(job_id)
         return progress
-
-    async def _settle_unreported(self) -> None:
-        """Where a contract tells of no payment, what is proven counts as settled; a killed process may not have said so."""
-        if self._parts.payments.can_read or self._parts.contract.rules.settles_later:
-            return
-        for job_id in await self._parts.ledger.jobs_to_settle():
-            await self._parts.ledger.mark_job_settled(job_id)
 
     async def _sweep(self) -> None:
         """What is due follows from the ledger: at start, and from time to time, lest a trigger was lost with an error."""
@@ -317,20 +303,20 @@ class CheckpointManager:
         for listed in await self._parts.ledger.claims(states=WAITING_STATES):
             if self._due.is_waiting(listed.job_id):
                 continue
-            async with self._lock(listed.job_id):
+            async with self.lock(listed.job_id):
                 claim = await self._parts.ledger.claim(listed.claim_id)
                 if claim.state in WAITING_STATES:
-                    await self._attempt(claim.job_id, partial(self._parts.claimer.resume, claim), claim.reason)
+                    await self.attempt(claim.job_id, partial(self._parts.claimer.resume, claim), claim.reason)
 
     async def _make_due(self) -> None:
         await asyncio.gather(*(self._claim_due(job_id) for job_id in self._due.ready()))
 
     async def _claim_due(self, job_id: int) -> None:
-        async with self._slots, self._lock(job_id):
+        async with self._slots, self.lock(job_id):
             entry = self._due.get(job_id)
             if entry is not None:
                 trigger = None if entry.reason is ClaimReason.THRESHOLD else entry.reason
-                await self._attempt(job_id, partial(self._parts.claimer.claim, job_id, trigger), entry.reason)
+                await self.attempt(job_id, partial(self._parts.claimer.claim, job_id, trigger), entry.reason)
 
     async def _force(self, job_id: int) -> CheckpointOutcome:
         if not self._is_ready():
@@ -341,10 +327,10 @@ class CheckpointManager:
             async with asyncio.timeout(FORCE_LIMIT_S):
                 # What the chain has and the ledger has not must be known first, or it is claimed a second time.
                 await self.wait_recovered()
-                async with self._lock(job_id):
+                async with self.lock(job_id):
                     claim = partial(self._parts.claimer.claim, job_id, ClaimReason.FORCED)
-                    result = await self._attempt(job_id, claim, ClaimReason.FORCED)
-                    if isinstance(result, ClaimLater) and result.is_busy:
+                    result = await self.attempt(job_id, claim, ClaimReason.FORCED)
+                    if _is_busy(result):
                         self._afterwards[job_id] = ClaimReason.FORCED
         except TimeoutError:
             why = "the chain does not answer" if self.recovered else "the ledger is still being compared with the chain"
@@ -355,35 +341,41 @@ class CheckpointManager:
         if isinstance(result, Submitted):
             why = "submitted" if result.accepted else "signed and stored; it is sent until a node takes it"
             return CheckpointOutcome(job_id, True, result.claim.tokens, result.tx_hash, why)
-        return CheckpointOutcome(job_id, False, 0, None, result.why)
+        return CheckpointOutcome(job_id, False, 0, None, result.why if isinstance(result, ClaimLater) else "planned")
 
-    async def _attempt(
-        self, job_id: int, make: Callable[[], Awaitable[Submitted | ClaimLater]], fallback: ClaimReason
-    ) -> Submitted | ClaimLater:
+    async def attempt(self, job_id: int, make: Make, fallback: ClaimReason) -> Made:
         """Make a claim; whatever stands in the way leaves the job due, with its cause, to be tried again."""
         asked = self._due.asked(job_id)
         try:
             self._parts.history.check(job_id)
             result = await make()
-        except ClaimWaits as wait:
-            if wait.problem is not None:
-                self._parts.board.raise_(wait.problem)
-            return self._postpone(job_id, fallback, wait.retry_s, str(wait))
-        except (ChainError, LedgerError, SignerLocked) as error:
-            self._on_trouble()
-            return self._postpone(job_id, fallback, self._poll_s, str(error))
+        except (ClaimWaits, ChainError, LedgerError, SignerLocked) as error:
+            return self.put_off(job_id, fallback, error)
         except Exception as error:
             log.exception("claiming job %d failed; other jobs go on", job_id)
             return self._postpone(job_id, fallback, BUG_RETRY_S, f"{type(error).__name__}: {error}")
         entry = self._due.answer(job_id, asked)
         if isinstance(result, Submitted):
-            self._made += 1
-            account = await self._parts.ledger.account(job_id)
-            if account is not None:
-                self._on_account(account)
-        elif result.is_busy and entry is not None and entry.reason is not ClaimReason.THRESHOLD:
+            await self.note_made(job_id)
+        elif entry is not None and entry.reason is not ClaimReason.THRESHOLD and _is_busy(result):
             self._afterwards[job_id] = entry.reason
         return result
+
+    async def note_made(self, job_id: int) -> None:
+        """A claim of the job is signed and stored."""
+        self._made += 1
+        account = await self._parts.ledger.account(job_id)
+        if account is not None:
+            self._on_account(account)
+
+    def put_off(self, job_id: int, reason: ClaimReason, error: Exception) -> ClaimLater:
+        """Let the job wait, because of the error, and say the problem if it is one."""
+        if isinstance(error, ClaimWaits):
+            if error.problem is not None:
+                self._parts.board.raise_(error.problem)
+            return self._postpone(job_id, reason, error.retry_s, str(error))
+        self._on_trouble()
+        return self._postpone(job_id, reason, self._poll_s, str(error))
 
     def _postpone(self, job_id: int, reason: ClaimReason, retry_s: float, why: str) -> ClaimLater:
         self._due.postpone(job_id, reason, retry_s, why)
@@ -396,5 +388,11 @@ class CheckpointManager:
             self.wake()
             await self._idle.wait()
 
-    def _lock(self, job_id: int) -> asyncio.Lock:
+    def lock(self, job_id: int) -> asyncio.Lock:
+        """The job's lock, which every step of a claim holds."""
         return self._locks.setdefault(job_id, asyncio.Lock())
+
+
+def _is_busy(result: Made) -> bool:
+    """Another claim of the job is on its way."""
+    return isinstance(result, ClaimLater) and result.is_busy

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fabstir_desktop.errors import Bug, CallReverted
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
-from fabstir_desktop.jobs.claims import Claim, ClaimReason, ClaimState, Slot
+from fabstir_desktop.jobs.claims import BATCH, Claim, ClaimReason, ClaimState, Slot
 from fabstir_desktop.jobs.events import ClaimChanged, JobChanged, TransactionChanged
 from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, ClaimPolicy, decide_claim
 from fabstir_desktop.jobs.problems import Problem
@@ -22,14 +23,17 @@ from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.agreement import agreeing
 from fabstir_desktop.settlement.alerts import tell_margin
+from fabstir_desktop.settlement.batching import batch_gas_limit
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.classifier import TAKEN
 from fabstir_desktop.settlement.contracts.base import JobFacts, Refusal, RefusalKind, SettlementContract
-from fabstir_desktop.settlement.outbox import Outbox, Quote
+from fabstir_desktop.settlement.fees import Quote
+from fabstir_desktop.settlement.outbox import Outbox
 from fabstir_desktop.settlement.payable import most_payable
 from fabstir_desktop.settlement.proof_store import ProofStore, SignedProof
 from fabstir_desktop.settlement.verdicts import is_closed_for_good
+from fabstir_desktop.wallet.batch_calls import BatchCall, encode_batch
 from fabstir_desktop.wallet.signer import Signer
 
 log = logging.getLogger(__name__)
@@ -64,6 +68,15 @@ class Submitted:
     claim: Claim
     tx_hash: str
     accepted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A claim that is planned and may be signed; `reverts` is how often a transaction of it failed before."""
+
+    claim: Claim
+    quote: Quote
+    reverts: int = 0
 
 
 class Claimer:
@@ -101,6 +114,16 @@ class Claimer:
 
     async def claim(self, job_id: int, trigger: ClaimReason | None) -> Submitted | ClaimLater:
         """Claim what the job has, if it is time. Raises ClaimWaits, ChainError, LedgerError, SignerLocked."""
+        prepared = await self.prepare(job_id, trigger)
+        return prepared if isinstance(prepared, ClaimLater) else await self.send(prepared)
+
+    async def resume(self, claim: Claim) -> Submitted | ClaimLater:
+        """Bind and send a claim that is planned (or held, and its cause may be gone). Raises like `claim`."""
+        prepared = await self.prepare_again(claim)
+        return prepared if isinstance(prepared, ClaimLater) else await self.send(prepared)
+
+    async def prepare(self, job_id: int, trigger: ClaimReason | None) -> Prepared | ClaimLater:
+        """Plan a claim of what the job has, if it is time, up to the moment before it gets a nonce. Raises like `claim`."""
         account = await self._ledger.account(job_id)
         if account is None:
             return ClaimLater("the job has no tokens")
@@ -114,13 +137,13 @@ class Claimer:
                 return decision
         return await self._make(job_id, decision, facts)
 
-    async def resume(self, claim: Claim) -> Submitted | ClaimLater:
-        """Bind and send a claim that is planned (or held, and its cause may be gone). Raises like `claim`."""
+    async def prepare_again(self, claim: Claim) -> Prepared | ClaimLater:
+        """The same for a claim that is planned, or held. Raises like `claim`."""
         if claim.host.lower() != self._signer.address.lower():
             await self._ledger.move_claim(claim.claim_id, ClaimState.VOID, "planned with another key")
             raise ClaimWaits("it was planned with another key and is planned anew", retry_s=0.0)
         try:
-            quote = await self._price(claim.job_id, claim.start, claim.calldata)
+            quote, reverts = await self._price(claim.job_id, claim.start, claim.calldata)
         except ClaimRefused as refused:
             later = await self._let_go(claim, refused.refusal)
             if later is None:
@@ -128,14 +151,14 @@ class Claimer:
             return later
         if claim.state is ClaimState.HELD:
             await self._ledger.move_claim(claim.claim_id, ClaimState.PLANNED)
-        return await self._send_new(claim, quote)
+        return Prepared(claim, quote, reverts)
 
-    async def _make(self, job_id: int, decision: ClaimNow, facts: JobFacts | None) -> Submitted:
+    async def _make(self, job_id: int, decision: ClaimNow, facts: JobFacts | None) -> Prepared:
         made = await self._proofs.make(job_id, decision.start, decision.end, self._signer)
         tokens = decision.end - decision.start
         calldata = self._contract.encode_claim(job_id, tokens, made.proof)
         try:
-            quote = await self._price(job_id, decision.start, calldata)
+            quote, reverts = await self._price(job_id, decision.start, calldata)
         except ClaimRefused as refused:
             if refused.refusal.kind is RefusalKind.REPLAYED:
                 await self._note_landed(job_id, tokens, made.record.proof_hash)
@@ -145,8 +168,7 @@ class Claimer:
             return await self._make(job_id, replace(decision, end=decision.start + covered), facts)
         if decision.reason is ClaimReason.THRESHOLD:  # what is left at the end is claimed however little it is
             tell_margin(self._board, facts, tokens, quote)
-        claim = await self._plan(job_id, decision, made)
-        return await self._send_new(claim, quote)
+        return Prepared(await self._plan(job_id, decision, made), quote, reverts)
 
     async def _covered(self, job_id: int, tokens: int, refusal: Refusal) -> int:
         """For a contract that cannot be asked: how many of the tokens its deposit still covers, if that is the cause."""
@@ -169,8 +191,11 @@ class Claimer:
             calldata=calldata,
         )
 
-    async def _price(self, job_id: int, start: int, calldata: bytes) -> Quote:
-        """Simulate and quote: both refuse a claim that would revert before it owns a nonce. Raises ClaimRefused."""
+    async def _price(self, job_id: int, start: int, calldata: bytes) -> tuple[Quote, int]:
+        """Simulate and quote: both refuse a claim that would revert before it owns a nonce. Raises ClaimRefused.
+
+        Also tells how often the claim was reverted before.
+        """
         reverts = await self._rest_after_reverts(job_id, start)
         try:
             _, quote = await asyncio.gather(
@@ -181,7 +206,7 @@ class Claimer:
             raise await self._refused(job_id, self._contract.explain(error.reason)) from None
         self._board.clear("T02", "C05", subject=str(job_id))
         await self._note(job_id, "")
-        return quote
+        return quote, reverts
 
     async def _rest_after_reverts(self, job_id: int, start: int) -> int:
         """How often the claim was reverted though its simulation had passed. Raises ClaimWaits while it rests: each
@@ -212,15 +237,32 @@ class Claimer:
             raise ClaimWaits("it is on chain already; what is left is planned anew", retry_s=0.0)
         return None
 
-    async def _send_new(self, claim: Claim, quote: Quote) -> Submitted:
+    async def send(self, prepared: Prepared) -> Submitted:
+        """Give a claim its nonce and send it. Raises like `claim`; then it stays planned."""
+        claim, quote = prepared.claim, prepared.quote
         if quote.calldata != claim.calldata:
             raise Bug(f"claim {claim.claim_id} would be sent with other calldata than was stored")
         slot = await self._outbox.bind(self._contract.address, [claim], quote)
+        return (await self._send_slot(slot, [claim]))[0]
+
+    async def send_together(self, batch: Sequence[Prepared]) -> list[Submitted]:
+        """Give several claims one nonce, as calls that the host's account makes to the contract, in their order.
+
+        Raises like `claim`; then they all stay planned.
+        """
+        claims = [prepared.claim for prepared in batch]
+        calls = [BatchCall(self._contract.address, one.quote.gas_limit, one.claim.calldata) for one in batch]
+        calldata = encode_batch(calls)
+        quote = await self._outbox.price(calldata, batch_gas_limit(calls, calldata))
+        slot = await self._outbox.bind(self._outbox.sender, claims, quote, kind=BATCH)
+        return await self._send_slot(slot, claims)
+
+    async def _send_slot(self, slot: Slot, claims: Sequence[Claim]) -> list[Submitted]:
         tx_hash = "0x" + slot.attempts[-1].tx_hash.hex()
-        answer = await self._outbox.send(slot)
-        accepted = answer.answer in TAKEN
-        self.announce_sent(claim, slot, accepted)
-        return Submitted(claim, tx_hash, accepted)
+        accepted = (await self._outbox.send(slot)).answer in TAKEN
+        for claim in claims:
+            self.announce_sent(claim, slot, accepted)
+        return [Submitted(claim, tx_hash, accepted) for claim in claims]
 
     def announce_sent(self, claim: Claim, slot: Slot, accepted: bool) -> None:
         """Log and publish that a claim is out, or signed and waiting for a node to take it."""

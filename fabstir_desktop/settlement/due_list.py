@@ -29,6 +29,7 @@ class Due:
     reason: ClaimReason
     retry_at: float = 0.0
     why: str = ""
+    is_resting: bool = False
     asked: int = 1
     """How often it was asked for: an attempt that began before the last time does not answer it."""
 
@@ -77,7 +78,20 @@ class DueList:
         if entry.why != why:
             log.warning("Job %d is claimed later: %s", job_id, why)
         entry.why = why
-        entry.retry_at = self._clock() + retry_s
+        entry.retry_at, entry.is_resting = self._clock() + retry_s, False
+
+    def rest(self, pause_s: float) -> None:
+        """What is ready waits, for no fault of its own; `end_rest` ends it earlier."""
+        now = self._clock()
+        for entry in self._entries.values():
+            if entry.retry_at <= now:
+                entry.retry_at, entry.is_resting = now + pause_s, True
+
+    def end_rest(self) -> None:
+        """What only rested is ready again."""
+        for entry in self._entries.values():
+            if entry.is_resting:
+                entry.retry_at, entry.is_resting = 0.0, False
 
     def ready(self) -> list[int]:
         """Jobs whose time has come."""

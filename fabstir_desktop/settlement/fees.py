@@ -30,6 +30,28 @@ class FeeOffer:
 
 
 @dataclass(frozen=True, slots=True)
+class Quote:
+    """What a transaction is offered: calldata, gas limit, fees, and its share of the L1 data fee, in wei."""
+
+    calldata: bytes
+    gas_limit: int
+    offer: FeeOffer
+    l1_fee_wei: int
+
+    @property
+    def likely_cost_wei(self) -> int:
+        """What it will about cost: the offer holds twice the base fee, the limit a fifth more gas than was estimated."""
+        tip = self.offer.max_priority_fee_per_gas_wei
+        per_gas = (self.offer.max_fee_per_gas_wei - tip) // 2 + tip
+        return self.gas_limit * 5 // 6 * per_gas + self.l1_fee_wei * 2 // 3
+
+    @property
+    def worst_cost_wei(self) -> int:
+        """The most it can cost."""
+        return self.offer.worst_cost_wei(self.gas_limit, self.l1_fee_wei)
+
+
+@dataclass(frozen=True, slots=True)
 class FeeMarket:
     """The fee market as last read: base fee of the newest block, median tips of recent blocks."""
 

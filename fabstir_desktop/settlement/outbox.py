@@ -12,17 +12,18 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from fabstir_desktop.errors import CallReverted, RpcUnreachable, SignerLocked
-from fabstir_desktop.jobs.claims import Attempt, Claim, Slot, SlotState
+from fabstir_desktop.errors import CallReverted, RpcUnreachable
+from fabstir_desktop.jobs.claims import DELEGATION, DEPLOYMENT, Attempt, Claim, Slot, SlotState
 from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settlement.batching import check_payload
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.classifier import TAKEN, Answer, SendAnswer, best
 from fabstir_desktop.settlement.fees import (
     FeeMarket,
     FeeOffer,
+    Quote,
     bump_due,
     bump_helps,
     bumped,
@@ -37,11 +38,11 @@ from fabstir_desktop.settlement.gas_problems import (
 )
 from fabstir_desktop.settlement.nonces import NonceBook
 from fabstir_desktop.settlement.outbox_memory import MarketRead, Sending
-from fabstir_desktop.wallet.signer import Signer, UnsignedTransaction, read_payload
+from fabstir_desktop.settlement.signing import sign_attempt, sign_borrowing
+from fabstir_desktop.wallet.signer import SignedAuthorization, Signer, read_authorizations, read_payload
 
 log = logging.getLogger(__name__)
 
-MARKET_AGE_S = 2.0
 FIRST_RESEND_POLLS = 7.5
 RESEND_POLLS = 15.0
 """Unmined bytes are sent again after so many polls (15 s, then every 30 s, at two seconds a poll); the first bump likewise."""
@@ -54,30 +55,10 @@ FILLER_GAS = 50_000
 """A transfer costs 21,000; an account that borrows code runs it when it receives."""
 GAS_MENDS = 3
 """So often a gas limit that nodes refuse is estimated anew; then the host is told."""
+ALONE = (DELEGATION, DEPLOYMENT)
+"""Kinds that travel alone: a delegation uses two nonces, and what borrows its code must not be signed before it counts."""
 GAS_RAISES = 4
 """After a revert the gas limit is raised, but no more often than this: to five times the estimate."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quote:
-    """What a transaction is offered: calldata, gas limit, fees, and its share of the L1 data fee, in wei."""
-
-    calldata: bytes
-    gas_limit: int
-    offer: FeeOffer
-    l1_fee_wei: int
-
-    @property
-    def likely_cost_wei(self) -> int:
-        """What it will about cost: the offer holds twice the base fee, the limit a fifth more gas than was estimated."""
-        tip = self.offer.max_priority_fee_per_gas_wei
-        per_gas = (self.offer.max_fee_per_gas_wei - tip) // 2 + tip
-        return self.gas_limit * 5 // 6 * per_gas + self.l1_fee_wei * 2 // 3
-
-    @property
-    def worst_cost_wei(self) -> int:
-        """The most it can cost."""
-        return self.offer.worst_cost_wei(self.gas_limit, self.l1_fee_wei)
 
 
 class Outbox:
@@ -110,6 +91,8 @@ class Outbox:
         self._sending: dict[int, Sending] = {}
         self._nonce_lock = asyncio.Lock()
         self.in_flight_limit = MAXIMUM_IN_FLIGHT
+        self.is_delegated = False
+        """The account borrows code (EIP-7702): pools take one transaction of it at a time."""
         self.claim_gas = TYPICAL_CLAIM_GAS
         self.nonce_looks_used = False
         """A node said that a nonce is taken: the reconciler should look at once."""
@@ -127,6 +110,13 @@ class Outbox:
         Raises ClaimWaits (too many in flight, gas dearer than the cap, not enough gas money), CallReverted, ChainError.
         """
         estimate = await self._client.estimate_gas(to, calldata, sender=self.sender)
+        extra = min(reverts, GAS_RAISES)
+        quote = await self.price(calldata, gas_limit_for(estimate) * 3**extra // 2**extra)
+        self.claim_gas = estimate
+        return quote
+
+    async def price(self, calldata: bytes, gas_limit: int) -> Quote:
+        """The fees for a transaction whose gas limit is known. Raises ClaimWaits (gas dearer than the cap), ChainError."""
         market = await self._read_market()
         if market.market is None:
             raise RpcUnreachable("the fee market is unknown")
@@ -138,20 +128,23 @@ class Outbox:
         l1_fee = (
             await self._client.l1_fee_wei(len(calldata) + SIGNED_OVERHEAD_BYTES) * 3 // 2 if self._has_l1_fee() else 0
         )
-        self.claim_gas = estimate
-        extra = min(reverts, GAS_RAISES)
-        return Quote(calldata, gas_limit_for(estimate) * 3**extra // 2**extra, offer, l1_fee)
+        return Quote(calldata, gas_limit, offer, l1_fee)
 
-    async def bind(self, to: str, claims: Sequence[Claim], quote: Quote, *, kind: str = "claim") -> Slot:
+    async def bind(
+        self, to: str, claims: Sequence[Claim], quote: Quote, *, kind: str = "claim", borrow: str | None = None
+    ) -> Slot:
         """Take the next nonce, sign, and store it all in one transaction. Nothing is sent here.
 
-        Raises ClaimWaits, SignerLocked, LedgerError, ChainError; then no nonce was taken.
+        `borrow` is the contract whose code the account borrows from then on (the zero address: none). Raises ClaimWaits,
+        SignerLocked, LedgerError, ChainError; then no nonce was taken.
         """
+        check_payload(self.sender, to, quote.calldata, claims)
         async with self._nonce_lock:
             market = await self._read_market()
-            await self._check_room(quote, market.balance_wei)
+            await self._check_room(quote, market.balance_wei, kind)
             nonce = await self.nonces.next(market.chain_count)
-            attempt = await self._sign(to, quote.calldata, nonce, quote.gas_limit, quote.offer)
+            borrowed = await sign_borrowing(self._signer, borrow, nonce)
+            attempt = await self._sign(to, quote.calldata, nonce, quote.gas_limit, quote.offer, borrowed)
             slot = await self._ledger.bind(
                 [claim.claim_id for claim in claims], sender=self.sender, nonce=nonce, attempt=attempt, kind=kind
             )
@@ -182,6 +175,7 @@ class Outbox:
         answers = await self._client.send_raw(attempt.raw, attempt.tx_hash)
         answer = best(answers) or SendAnswer("", Answer.RETRY, "no RPC is configured")
         await self._ledger.note_send(attempt.tx_hash, None if answer.answer in TAKEN else answer.text[:300])
+        sending.answer = answer
         self._plan_next_send(sending, answer)
         self._react(slot, answer)
         return answer
@@ -212,7 +206,7 @@ class Outbox:
 
     async def _mend_gas(self, slot: Slot, market: FeeMarket) -> Slot:
         sending = self._sending_of(slot)
-        if sending.gas_mends >= GAS_MENDS:
+        if sending.gas_mends >= GAS_MENDS or slot.kind == DELEGATION:  # what that needs no estimate tells
             return slot
         sending.gas_mends += 1
         to, calldata = read_payload(slot.attempts[-1].raw)
@@ -237,6 +231,10 @@ class Outbox:
         """Whether a node has taken the newest bytes, as far as this process knows."""
         return self._sending_of(slot).accepted
 
+    def last_answer(self, slot: Slot) -> SendAnswer | None:
+        """What nodes said last about the slot's bytes, as far as this process knows."""
+        return self._sending_of(slot).answer
+
     def forget(self, slot: Slot) -> None:
         """The slot is closed."""
         self._sending.pop(slot.slot_id, None)
@@ -260,9 +258,18 @@ class Outbox:
         return await self.bump(slot, market)
 
     async def bump(
-        self, slot: Slot, market: FeeMarket, *, minimum_tip_wei: int = 0, gas_limit: int | None = None
+        self,
+        slot: Slot,
+        market: FeeMarket,
+        *,
+        minimum_tip_wei: int = 0,
+        gas_limit: int | None = None,
+        borrows: bool = True,
     ) -> Slot:
-        """Sign and store a replacement; the slot as it was if the cap or the balance does not allow one."""
+        """Sign and store a replacement; the slot as it was if the cap or the balance does not allow one.
+
+        It carries the very same but for the fee; without `borrows` no authorization, so that nodes take it which know none.
+        """
         newest = slot.attempts[-1]
         offer = FeeOffer(newest.max_fee_per_gas_wei, newest.max_priority_fee_per_gas_wei)
         fresh = first_offer(market, self._fee_cap_wei, minimum_tip_wei=minimum_tip_wei)
@@ -275,7 +282,8 @@ class Outbox:
         if dearer.worst_cost_wei(limit) > read.balance_wei:
             self._board.raise_(no_gas_problem(dearer.worst_cost_wei(limit) - read.balance_wei))
             return slot  # the attempt that can be paid stays the one that is sent
-        attempt = await self._sign(*read_payload(newest.raw), slot.nonce, limit, dearer)
+        carried = (*read_payload(newest.raw), slot.nonce, limit)
+        attempt = await self._sign(*carried, dearer, read_authorizations(newest.raw) if borrows else ())
         changed = await self._ledger.add_attempt(slot.slot_id, attempt)
         sending = self._sending_of(changed)
         sending.next_at, sending.attempt_since, sending.accepted = 0.0, self._clock(), False
@@ -296,9 +304,20 @@ class Outbox:
         """Read balance, nonce and fees anew at the next occasion."""
         self._market.read_at = -1e9
 
-    async def _check_room(self, quote: Quote, balance_wei: int) -> None:
+    async def is_full(self) -> bool:
+        """Whether nothing more can be bound now, because of what is on its way."""
         open_slots = await self._ledger.slots(self.sender, [SlotState.OPEN])
-        if len(open_slots) >= (1 if self.nonces.is_contested else self.in_flight_limit):
+        return len(open_slots) >= self._limit or any(slot.kind in ALONE for slot in open_slots)
+
+    @property
+    def _limit(self) -> int:
+        return 1 if self.is_delegated or self.nonces.is_contested else self.in_flight_limit
+
+    async def _check_room(self, quote: Quote, balance_wei: int, kind: str) -> None:
+        open_slots = await self._ledger.slots(self.sender, [SlotState.OPEN])
+        if any(slot.kind in ALONE for slot in open_slots) or (open_slots and kind in ALONE):
+            raise ClaimWaits("the account's own change must be in a block before anything else is sent", retry_s=0.5)
+        if len(open_slots) >= self._limit:
             raise ClaimWaits(f"{len(open_slots)} transactions are on their way; this one is next", retry_s=0.5)
         # Each open transaction also has its L1 share, which no fee field caps; they are alike, so this one's is taken.
         committed = sum(_worst_cost_wei(slot) + quote.l1_fee_wei for slot in open_slots)
@@ -310,38 +329,21 @@ class Outbox:
             )
         self._board.clear("G02")
 
-    async def _sign(self, to: str, calldata: bytes, nonce: int, gas_limit: int, offer: FeeOffer) -> Attempt:
-        if isinstance(self._signer, str):
-            raise SignerLocked(f"the key of {self._signer} is not here; nothing was signed")
-        signed = await self._signer.sign_transaction(
-            UnsignedTransaction(
-                chain_id=self._chain_id,
-                nonce=nonce,
-                to=to,
-                data=calldata,
-                gas_limit=gas_limit,
-                max_fee_per_gas_wei=offer.max_fee_per_gas_wei,
-                max_priority_fee_per_gas_wei=offer.max_priority_fee_per_gas_wei,
-            )
-        )
-        return Attempt(
-            signed.tx_hash, signed.raw, offer.max_fee_per_gas_wei, offer.max_priority_fee_per_gas_wei, gas_limit
+    async def _sign(
+        self,
+        to: str,
+        calldata: bytes,
+        nonce: int,
+        gas_limit: int,
+        offer: FeeOffer,
+        borrowed: tuple[SignedAuthorization, ...] = (),
+    ) -> Attempt:
+        return await sign_attempt(
+            self._signer, self._chain_id, to, calldata, nonce, gas_limit=gas_limit, offer=offer, borrowed=borrowed
         )
 
     async def _read_market(self) -> MarketRead:
-        market = self._market
-        async with market.lock:
-            if self._clock() - market.read_at <= MARKET_AGE_S:
-                return market
-            head = await self._client.head()
-            fees, balance, count = await asyncio.gather(
-                self._client.fee_market(head),
-                self._client.balance_wei(self.sender),
-                self._client.transaction_count(self.sender),
-            )
-            market.head, market.market, market.balance_wei, market.chain_count = head, fees, balance, count
-            market.read_at = self._clock()
-            return market
+        return await self._market.refreshed(self._client, self.sender, self._clock)
 
     def _sending_of(self, slot: Slot) -> Sending:
         return self._sending.setdefault(slot.slot_id, Sending(attempt_since=self._clock()))

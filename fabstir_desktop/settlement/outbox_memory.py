@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fabstir_desktop.settlement.chain_client import BlockRef
+from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient
+from fabstir_desktop.settlement.classifier import SendAnswer
 from fabstir_desktop.settlement.fees import FeeMarket
+
+MARKET_AGE_S = 2.0
 
 
 @dataclass(slots=True)
@@ -22,6 +26,7 @@ class Sending:
     steps_back: int = 0
     """How many attempts before the newest one is sent: the balance may pay for an older, cheaper one only."""
     gas_mends: int = 0
+    answer: SendAnswer | None = None
     called_low: bool = False
     """A node found the offer too low, whatever the market says."""
 
@@ -36,3 +41,14 @@ class MarketRead:
     balance_wei: int = 0
     chain_count: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def refreshed(self, client: ChainClient, sender: str, clock: Callable[[], float]) -> MarketRead:
+        """Itself, read anew if it is older than two seconds. Raises ChainError; then it is as it was."""
+        async with self.lock:
+            if clock() - self.read_at > MARKET_AGE_S:
+                head = await client.head()
+                self.market, self.balance_wei, self.chain_count = await asyncio.gather(
+                    client.fee_market(head), client.balance_wei(sender), client.transaction_count(sender)
+                )
+                self.head, self.read_at = head, clock()
+            return self

@@ -14,32 +14,27 @@ from dataclasses import dataclass, field
 
 from fabstir_desktop.errors import ChainError
 from fabstir_desktop.feed import Feed
-from fabstir_desktop.jobs.claims import Claim, ClaimState, MinedFact, Payment, Slot, SlotState
+from fabstir_desktop.jobs.claims import BATCH, DELEGATION, DEPLOYMENT, Claim, ClaimState, Payment, Slot, SlotState
 from fabstir_desktop.jobs.events import ClaimChanged, EarningsChanged, JobChanged, TransactionChanged
 from fabstir_desktop.jobs.landed import LandedClaim
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.alerts import tell_late
 from fabstir_desktop.settlement.attribution import Attribution
+from fabstir_desktop.settlement.batch_judge import WHOLE_REVERT, BatchJudge, goes_to, mined_fact
 from fabstir_desktop.settlement.board import ProblemBoard, reverted_problem, silent_endpoint_problem
 from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient, Receipt
-from fabstir_desktop.settlement.contracts.base import Refusal, RefusalKind, SettlementContract
+from fabstir_desktop.settlement.contracts.base import RefusalKind, SettlementContract
 from fabstir_desktop.settlement.outbox import Outbox
 from fabstir_desktop.settlement.payments import own_payments
 from fabstir_desktop.settlement.spenders import SpenderReader
 from fabstir_desktop.settlement.spent_nonces import GapWatch, is_spent_everywhere, spending_block
 from fabstir_desktop.settlement.verdicts import Verdicts
-from fabstir_desktop.wallet.signer import read_payload
 
 log = logging.getLogger(__name__)
 
 PARALLEL_READS = 16
-OUTCOMES: dict[RefusalKind, ClaimState] = {
-    RefusalKind.CLOSED: ClaimState.WRITTEN_OFF,
-    RefusalKind.REPLAYED: ClaimState.VOID,
-    RefusalKind.DEPOSIT: ClaimState.VOID,
-}
-"""What becomes of a claim that was mined and reverted. Other kinds are held: tried again with the same range and the same
-proof, so that a contract which knows the proof refuses the second copy whatever a reorganisation brings back."""
+ERRANDS = (DELEGATION, DEPLOYMENT)
+"""Transactions that concern the account itself: no contract has anything to judge in them."""
 
 
 @dataclass(slots=True)
@@ -76,7 +71,8 @@ class Reconciler:
         self._feed = feed
         self._spenders = SpenderReader(client, contract, attribution, outbox.sender)
         self._confirmations = confirmations
-        self._verdicts = Verdicts(ledger, client, contract)
+        self._verdicts = Verdicts(client, contract)
+        self._batches = BatchJudge(ledger, client, contract, board, feed, self._verdicts)
         self._reads = asyncio.Semaphore(PARALLEL_READS)
         self._gaps = GapWatch()
         self._progress = Progress()
@@ -172,7 +168,7 @@ class Reconciler:
         if lowest <= count:
             self._gaps.missing(count, open_slots, frozenset())
             return
-        known = frozenset(slot.nonce for slot in await self._ledger.slots(self._outbox.sender))
+        known = frozenset(one for slot in await self._ledger.slots(self._outbox.sender) for one in slot.nonces)
         for nonce in self._gaps.missing(count, open_slots, known):
             filler = await self._outbox.fill_gap(nonce)
             if filler is not None:
@@ -196,15 +192,8 @@ class Reconciler:
         return block is not None and block.block_hash == receipt.block_hash
 
     async def _include(self, slot: Slot, receipt: Receipt, progress: Progress) -> None:
-        fact = MinedFact(
-            receipt.tx_hash,
-            receipt.block_number,
-            receipt.block_hash,
-            receipt.succeeded,
-            receipt.gas_used,
-            receipt.fee_wei,
-        )
-        await self._ledger.mark_included(slot.slot_id, fact)
+        outcomes = await self._batches.outcomes(slot, receipt) if slot.kind == BATCH and receipt.succeeded else None
+        await self._ledger.mark_included(slot.slot_id, mined_fact(receipt), outcomes)
         if receipt.succeeded:
             await self._publish(slot, ClaimState.INCLUDED, "")
         else:
@@ -248,12 +237,13 @@ class Reconciler:
         if spender is None or spender.tx_hash in {attempt.tx_hash for attempt in slot.attempts}:
             return
         self._outbox.foreign_use(slot.nonce)
-        is_guarded = not self._is_elsewhere(slot) and await self._verdicts.replay_is_refused(slot)
+        claims = await self._claims(slot)
+        is_guarded = not self._is_elsewhere(slot) and await self._verdicts.replay_is_refused(claims)
         tag = "safe" if is_guarded else "finalized"
         if number > await self._client.settled_number(tag, head):
             return  # it could still be reorganised away, and ours be mined after all
-        claims = [await self._ledger.claim(claim_id) for claim_id in slot.claim_ids]
-        landed = await self._spenders.claims_of(spender, claims, read_payload(slot.attempts[0].raw)[0])
+        contract = next(iter(goes_to(slot)), self._contract.address)
+        landed = await self._spenders.claims_of(spender, claims, contract)
         if landed is not None:
             note = f"its nonce was used by 0x{spender.tx_hash.hex()}"
             await self._free(slot, SlotState.FOREIGN, note, progress, landed)
@@ -262,9 +252,9 @@ class Reconciler:
         """Nobody can say what spent the nonce. Its claims get another only where that cannot pay twice: the contract
         itself refuses a second copy and does not have the first, and every endpoint has seen the nonce spent below what
         can be reorganised."""
-        if self._is_elsewhere(slot) or not await self._verdicts.replay_is_refused(slot):
+        claims = await self._claims(slot)
+        if self._is_elsewhere(slot) or not await self._verdicts.replay_is_refused(claims):
             return
-        claims = [await self._ledger.claim(claim_id) for claim_id in slot.claim_ids]
         for claim in claims:
             if await self._contract.is_proof_used(claim.host, claim.proof_hash, "safe") is not False:
                 return
@@ -298,8 +288,9 @@ class Reconciler:
     def _is_elsewhere(self, slot: Slot) -> bool:
         """Whether it goes to another contract than the one set now, which can judge nothing of it and must not get it:
         it is sent and waited for as it is, and a revert is judged when its contract is set again."""
-        to, _ = read_payload(slot.attempts[0].raw)
-        return to.lower() != self._contract.address.lower()
+        if slot.kind in ERRANDS:
+            return False
+        return any(target != self._contract.address.lower() for target in goes_to(slot))
 
     # --- depth ------------------------------------------------------------------------------------------------------
 
@@ -313,6 +304,7 @@ class Reconciler:
                 await self._ledger.mark_confirmed(slot.slot_id)  # a completion that came too early: it is made again
             elif not self._is_elsewhere(slot) and await self._has_bound_claims(slot):
                 await self._settle_revert(slot, head, progress)
+        progress.jobs.update(await self._batches.settle_failures(self._outbox.sender, head))
 
     async def _confirm(self, slot: Slot, progress: Progress) -> None:
         if self._is_elsewhere(slot):
@@ -329,28 +321,24 @@ class Reconciler:
             await self._ledger.record_payments(payments)
             self._feed.publish(EarningsChanged())
         self._outbox.forget(slot)
-        for claim_id in slot.claim_ids:
-            claim = await self._ledger.claim(claim_id)
+        for claim in await self._claims(slot):
             own = tuple(one for one in payments if one.job_id == claim.job_id)
             progress.confirmed.append((claim, "0x" + tx_hash.hex(), own))
             progress.jobs.add(claim.job_id)
 
     async def _has_bound_claims(self, slot: Slot) -> bool:
-        claims = [await self._ledger.claim(claim_id) for claim_id in slot.claim_ids]
-        return any(claim.state is ClaimState.BOUND for claim in claims)
+        return any(claim.state is ClaimState.BOUND for claim in await self._claims(slot))
+
+    async def _claims(self, slot: Slot) -> list[Claim]:
+        """The claims that the slot carries now."""
+        return [await self._ledger.claim(claim_id) for claim_id in slot.carried_ids]
 
     async def _settle_revert(self, slot: Slot, head: BlockRef, progress: Progress) -> None:
         """A mined revert, deep enough: say why, and free, hold or write off what it claimed."""
-        claims = [await self._ledger.claim(claim_id) for claim_id in slot.claim_ids]
-        refusal = (
-            await self._verdicts.revert_reason(claims[0], slot) if claims else Refusal(RefusalKind.UNKNOWN, "reverted")
-        )
-        if refusal.kind is RefusalKind.REPLAYED and not await self._verdicts.are_on_chain(claims):
-            refusal = Refusal(RefusalKind.UNKNOWN, refusal.plain)  # the contract says so, and does not know the proof
-        outcome = OUTCOMES.get(refusal.kind, ClaimState.HELD)
-        if outcome is ClaimState.WRITTEN_OFF and not await self._verdicts.is_given_up(claims):
-            outcome = ClaimState.HELD
-        if not await self._verdicts.may_move_on(slot, outcome, refusal.kind, head):
+        claims = await self._claims(slot)
+        said = WHOLE_REVERT if slot.kind == BATCH else await self._verdicts.revert_reason(claims[0], slot)
+        refusal, outcome = await self._verdicts.follow(said, claims)
+        if not await self._verdicts.may_move_on(slot, claims, outcome, refusal.kind, head):
             return
         note = f"reverted: {refusal.plain}"
         await self._ledger.void_reverted(slot.slot_id, note=note, outcome=outcome)
@@ -372,6 +360,8 @@ class Reconciler:
             return
         final = await self._client.settled_number("finalized", head)
         for slot in confirmed:
+            if slot.failed_ids:
+                continue  # it is looked at until its failed claims are settled
             if slot.block_number is not None and slot.block_number <= final:
                 await self._ledger.mark_final(slot.slot_id)
                 self._feed.publish(TransactionChanged(slot.slot_id))
@@ -380,7 +370,8 @@ class Reconciler:
         tx_hash = "0x" + (slot.mined_hash or slot.attempts[-1].tx_hash).hex()
         for claim_id in slot.claim_ids:
             claim = await self._ledger.claim(claim_id)
-            self._feed.publish(ClaimChanged(claim.job_id, claim_id, claim.tokens, state, tx_hash, note))
+            if claim.state is state or state is ClaimState.BOUND:  # not what a batch has let go, or what failed in it
+                self._feed.publish(ClaimChanged(claim.job_id, claim_id, claim.tokens, state, tx_hash, note))
         self._feed.publish(TransactionChanged(slot.slot_id))
 
     async def _job_ids(self, slot: Slot) -> set[int]:

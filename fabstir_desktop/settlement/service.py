@@ -13,11 +13,12 @@ from functools import partial
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.ids import Venue
-from fabstir_desktop.jobs.status import ChainStatus, CheckpointOutcome
+from fabstir_desktop.jobs.status import BatchingStatus, ChainStatus, CheckpointOutcome
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settings import Settings
 from fabstir_desktop.settlement.admission import WAIT_FOR_CHAIN_S, JobGate
 from fabstir_desktop.settlement.alerts import tell_headroom
+from fabstir_desktop.settlement.batch_contract import BATCH_CONTRACT
 from fabstir_desktop.settlement.board import ProblemBoard
 from fabstir_desktop.settlement.chain import RpcEndpoint
 from fabstir_desktop.settlement.chain_client import ChainClient
@@ -25,6 +26,7 @@ from fabstir_desktop.settlement.checkpoint_manager import CheckpointManager
 from fabstir_desktop.settlement.contracts import make_contract
 from fabstir_desktop.settlement.contracts.base import JobFacts
 from fabstir_desktop.settlement.contracts.node_register import NodeRegister
+from fabstir_desktop.settlement.delegation_keeper import BatchingSwitch
 from fabstir_desktop.settlement.diagnosis import ChainCheck, check_chain, check_claim, claim_not_tried
 from fabstir_desktop.settlement.explorers import explorer_url
 from fabstir_desktop.settlement.monitor import Backlog, ChainMonitor
@@ -40,6 +42,8 @@ NO_KEY = "no host key: tokens are counted, and claimed once a key is added"
 DETACH_LIMIT_S = 2.0
 KEY_LIMIT_S = 10.0
 """So long known jobs wait at start for a key that may be in a locked keyring."""
+BATCHING_LIMIT_S = 15.0
+"""How long a change of batching is waited for before its state is told as it is."""
 
 
 class Settlement:
@@ -89,9 +93,9 @@ class Settlement:
             model_sha256=model_sha256,
         )
         """The Accountant that the server uses."""
-        self._wiring = Wiring(
-            settings, self._venue, ledger, feed, self._client, self._contract, self._board, self._monitor, self._opening
-        )
+        self._batching = BatchingSwitch(settings.batch_claims)
+        room = (self._client, self._contract, self._board, self._monitor)
+        self._wiring = Wiring(settings, self._venue, ledger, feed, *room, self._batching, self._opening)
         self._follower = make_follower(self._wiring, self.tracker, self._managed_sender)
 
     @property
@@ -170,6 +174,20 @@ class Settlement:
         if self._manager is None:
             raise CannotSpeedUp("there is no key to sign a dearer transaction with")
         return await self._manager.speed_up(tx_hash)
+
+    @property
+    def batching(self) -> BatchingStatus:
+        """Whether claims travel together, as last looked at; no IO."""
+        if self._manager is None:
+            return BatchingStatus(self._batching.wanted, False, f"{NO_KEY[0].upper()}{NO_KEY[1:]}.", BATCH_CONTRACT)
+        return self._manager.batching
+
+    async def set_batching(self, wanted: bool, *, limit_s: float = BATCHING_LIMIT_S) -> BatchingStatus:
+        """Let claims travel together from now on, or alone; returns when that is so, on its way, or impossible."""
+        self._batching.wanted = wanted
+        if self._manager is not None:
+            await self._manager.batching_changed(limit_s)
+        return self.batching
 
     async def stop(self, timeout_s: float = 5.0) -> None:
         """Sign, store and send the last claims as far as the time goes, then end. Safe to call twice."""

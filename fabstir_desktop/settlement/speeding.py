@@ -20,7 +20,7 @@ async def speed_up(ledger: Ledger, outbox: Outbox, feed: Feed, tx_hash: str) -> 
     Raises CannotSpeedUp, ChainError, LedgerError, SignerLocked.
     """
     slot = await _waiting_slot(ledger, outbox.sender, tx_hash)
-    if slot.kind != "claim" or not slot.claim_ids:
+    if not slot.claim_ids:
         raise CannotSpeedUp("only a claim's transaction can be sped up")
     market = await outbox.market_now()
     if market is None:

@@ -6,10 +6,17 @@ from collections.abc import Sequence
 
 from fabstir_desktop.errors import CallReverted, ChainError
 from fabstir_desktop.jobs.claims import Claim, ClaimState, Slot
-from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.agreement import agreeing
 from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient
 from fabstir_desktop.settlement.contracts.base import Refusal, RefusalKind, SettlementContract
+
+OUTCOMES: dict[RefusalKind, ClaimState] = {
+    RefusalKind.CLOSED: ClaimState.WRITTEN_OFF,
+    RefusalKind.REPLAYED: ClaimState.VOID,
+    RefusalKind.DEPOSIT: ClaimState.VOID,
+}
+"""What becomes of a claim that was mined and reverted. Other kinds are held: tried again with the same range and the same
+proof, so that a contract which knows the proof refuses the second copy whatever a reorganisation brings back."""
 
 
 async def is_closed_for_good(client: ChainClient, contract: SettlementContract, job_id: int) -> bool:
@@ -24,10 +31,9 @@ async def is_closed_for_good(client: ChainClient, contract: SettlementContract, 
 
 
 class Verdicts:
-    """Judges claims of one contract. Every method raises ChainError, LedgerError."""
+    """Judges claims of one contract. Every method raises ChainError."""
 
-    def __init__(self, ledger: Ledger, client: ChainClient, contract: SettlementContract) -> None:
-        self._ledger = ledger
+    def __init__(self, client: ChainClient, contract: SettlementContract) -> None:
         self._client = client
         self._contract = contract
 
@@ -46,7 +52,19 @@ class Verdicts:
             return self._contract.explain(error.reason)
         return Refusal(RefusalKind.TOO_FAST, "it ran out of gas or met another state of the job; it is claimed anew")
 
-    async def may_move_on(self, slot: Slot, outcome: ClaimState, kind: RefusalKind, head: BlockRef) -> bool:
+    async def follow(self, refusal: Refusal, claims: Sequence[Claim]) -> tuple[Refusal, ClaimState]:
+        """What becomes of the claims, and the refusal that may be believed: giving tokens up, or taking them for paid, needs
+        agreement."""
+        if refusal.kind is RefusalKind.REPLAYED and not await self._are_on_chain(claims):
+            refusal = Refusal(RefusalKind.UNKNOWN, refusal.plain)  # the contract says so, and does not know the proof
+        outcome = OUTCOMES.get(refusal.kind, ClaimState.HELD)
+        if outcome is ClaimState.WRITTEN_OFF and not await self._is_given_up(claims):
+            outcome = ClaimState.HELD
+        return refusal, outcome
+
+    async def may_move_on(
+        self, slot: Slot, claims: Sequence[Claim], outcome: ClaimState, kind: RefusalKind, head: BlockRef
+    ) -> bool:
         """Whether the tokens may go into another transaction: a reorganisation could run the reverted one again, and well.
 
         At once where nothing new follows (written off, landed elsewhere) or the contract refuses the same proof twice;
@@ -54,13 +72,13 @@ class Verdicts:
         """
         if outcome is ClaimState.WRITTEN_OFF or kind is RefusalKind.REPLAYED:
             return True
-        guarded = await self.replay_is_refused(slot)
+        guarded = await self.replay_is_refused(claims)
         if outcome is ClaimState.HELD and guarded:
             return True
         settled = await self._client.settled_number("safe" if guarded else "finalized", head)
         return slot.block_number is not None and slot.block_number <= settled
 
-    async def is_given_up(self, claims: Sequence[Claim]) -> bool:
+    async def _is_given_up(self, claims: Sequence[Claim]) -> bool:
         """Whether a refusal that speaks of ended jobs may be believed: every job of the claims is ended, by agreement.
 
         A session past its window is refused too, and is open until somebody closes it. True where it cannot be asked.
@@ -69,16 +87,15 @@ class Verdicts:
             jobs = [await self._contract.read_job(claim.job_id) for claim in claims]
         return all(facts is None or not facts.is_open for facts in jobs)
 
-    async def are_on_chain(self, claims: Sequence[Claim]) -> bool:
+    async def _are_on_chain(self, claims: Sequence[Claim]) -> bool:
         """Whether the contract has all of these proofs; one that cannot be asked says nothing."""
         with agreeing():
             used = [await self._contract.is_proof_used(claim.host, claim.proof_hash) for claim in claims]
         return all(one is True for one in used)
 
-    async def replay_is_refused(self, slot: Slot) -> bool:
-        """Whether the contract itself would refuse a second copy of the slot's claims."""
-        for claim_id in slot.claim_ids:
-            claim = await self._ledger.claim(claim_id)
+    async def replay_is_refused(self, claims: Sequence[Claim]) -> bool:
+        """Whether the contract itself would refuse a second copy of the claims."""
+        for claim in claims:
             if await self._contract.is_proof_used(claim.host, claim.proof_hash) is None:
                 return False
         return True

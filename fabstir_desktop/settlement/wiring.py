@@ -13,13 +13,15 @@ from fabstir_desktop.settlement.announce import ConfirmedAnnouncer
 from fabstir_desktop.settlement.attribution import Attribution
 from fabstir_desktop.settlement.board import ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
-from fabstir_desktop.settlement.checkpoint_manager import CheckpointManager, ManagerParts
+from fabstir_desktop.settlement.checkpoint_manager import CheckpointManager
 from fabstir_desktop.settlement.claimer import Claimer
 from fabstir_desktop.settlement.completer import Completer
 from fabstir_desktop.settlement.contracts.base import SettlementContract
+from fabstir_desktop.settlement.delegation_keeper import BatchingSwitch, DelegationKeeper
 from fabstir_desktop.settlement.fees import GWEI
 from fabstir_desktop.settlement.follower import Follower
 from fabstir_desktop.settlement.history import History
+from fabstir_desktop.settlement.manager_parts import ManagerParts
 from fabstir_desktop.settlement.monitor import ChainMonitor
 from fabstir_desktop.settlement.outbox import Outbox
 from fabstir_desktop.settlement.payments import PaymentReader
@@ -42,6 +44,7 @@ class Wiring:
     contract: SettlementContract
     board: ProblemBoard
     monitor: ChainMonitor
+    batching: BatchingSwitch
     opening: Mapping[int, int]
     """Tokens that each job had when the ledger was opened."""
 
@@ -83,6 +86,7 @@ def _make_parts(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> Manage
         reconciler=Reconciler(*common, outbox, board, feed, attribution, confirmations=confirmations),
         payments=PaymentReader(*common, feed, host=signer.address, confirmations=confirmations),
         announcer=ConfirmedAnnouncer(ledger, contract, board, feed),
+        delegation=DelegationKeeper(ledger, wiring.client, outbox, board, feed, switch=wiring.batching),
         history=history,
         recovery=Recovery(ledger, contract, attribution, history, board, feed, host=signer.address),
         completer=Completer(

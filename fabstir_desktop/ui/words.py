@@ -156,6 +156,9 @@ def kind_word(kind: str) -> str:
     """A transaction's kind as a word."""
     return {
         "claim": translate("words", "Claim"),
+        "batch": translate("words", "Batch of claims"),
+        "delegation": translate("words", "Batching on or off"),
+        "deployment": translate("words", "Code for batching"),
         "withdraw": translate("words", "Withdrawal"),
         "cancel": translate("words", "Cancellation"),
     }.get(kind, kind.replace("_", " ").capitalize())

@@ -207,7 +207,7 @@ class TransactionsPage(Page):
 
 
 def _can_speed_up(view: TransactionView) -> bool:
-    return view.kind == "claim" and view.state in {"signed", "sent"}
+    return view.kind in {"claim", "batch"} and view.state in {"signed", "sent"}
 
 
 def write_csv(transactions: Iterable[TransactionView]) -> str:
