@@ -242,8 +242,8 @@ class CheckpointManager:
         if finality:
             self._finality_at = now + 30.0
         progress = await self._parts.reconciler.look(finality=finality)
-        if progress.confirmed or progress.jobs:
-            await self._parts.payments.poll(progress.head)
+        if progress.confirmed or progress.jobs or progress.paid:
+            await self._parts.payments.poll(progress.head, progress.paid)
         for claim, tx_hash, payments in progress.confirmed:
             await self._parts.announcer.announce(claim, tx_hash, payments)
         for job_id in progress.jobs:

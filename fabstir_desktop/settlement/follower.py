@@ -96,8 +96,8 @@ class Follower:
             await self._payments.poll(None)
 
     async def _tell(self, progress: Progress) -> None:
-        if progress.confirmed:
-            await self._payments.poll(progress.head)
+        if progress.confirmed or progress.paid:
+            await self._payments.poll(progress.head, progress.paid)
         for claim, tx_hash, payments in progress.confirmed:
             await self._announcer.announce(claim, tx_hash, payments)
         for job_id in progress.jobs:

@@ -68,11 +68,14 @@ class PaymentReader:
         """Whether it is time to look even if nothing is known to have happened."""
         return self.can_read and self._clock() - self._read_at > STALE_S
 
-    async def poll(self, head: BlockRef | None) -> int:
-        """Store what is new up to the newest block that is deep enough; returns how many payments were.
+    async def poll(self, head: BlockRef | None, known: Sequence[Payment] = ()) -> int:
+        """Store what is new up to the newest block that is deep enough; returns how many payments the events told.
 
+        `known` from receipts is stored too: it is not left to the events alone, which a node that lags may not list.
         Never raises for a chain that does not answer: the next poll reads on from the cursor.
         """
+        if known and await self._ledger.record_payments(known):
+            self._feed.publish(EarningsChanged())
         if not self.can_read:
             return 0
         try:

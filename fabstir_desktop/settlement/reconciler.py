@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from fabstir_desktop.errors import ChainError
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.claims import BATCH, DELEGATION, DEPLOYMENT, Claim, ClaimState, Payment, Slot, SlotState
-from fabstir_desktop.jobs.events import ClaimChanged, EarningsChanged, JobChanged, TransactionChanged
+from fabstir_desktop.jobs.events import ClaimChanged, JobChanged, TransactionChanged
 from fabstir_desktop.jobs.landed import LandedClaim
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.alerts import tell_late
@@ -44,6 +44,8 @@ class Progress:
     head: BlockRef | None = None
     jobs: set[int] = field(default_factory=set)
     confirmed: list[tuple[Claim, str, tuple[Payment, ...]]] = field(default_factory=list)
+    paid: list[Payment] = field(default_factory=list)
+    """What the receipts of this pass say was paid."""
     open_slots: int = 0
     unproven_slots: int = 0
 
@@ -317,9 +319,7 @@ class Reconciler:
         if receipt is not None:
             payments = await own_payments(self._ledger, self._contract, receipt.logs)
         await self._ledger.mark_confirmed(slot.slot_id)
-        if payments:  # not left to the events alone: a node that lags may not list them
-            await self._ledger.record_payments(payments)
-            self._feed.publish(EarningsChanged())
+        progress.paid += payments
         self._outbox.forget(slot)
         for claim in await self._claims(slot):
             own = tuple(one for one in payments if one.job_id == claim.job_id)

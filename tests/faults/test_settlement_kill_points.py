@@ -124,6 +124,8 @@ def arm(room: Room, point: KillPoint) -> asyncio.Event:
             answer = await sending(*arguments)
             client.fee_market = dear_market  # type: ignore[method-assign]
             manager._parts.outbox.forget_market()
+            for sending_of_slot in manager._parts.outbox._sending.values():
+                sending_of_slot.attempt_head = -1  # as if a block had come: without one nothing is raised
             return answer
 
         sending = client.send_raw

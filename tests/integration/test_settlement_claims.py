@@ -39,8 +39,13 @@ async def test_tokens_are_claimed_at_the_threshold_and_the_rest_at_the_sessions_
         assert f"Checkpoint submitted successfully for job {world.job_id} - tx_hash: 0x" in lines
         told = f"Checkpoint confirmed for job {world.job_id} - payment distributed (90% host, 10% treasury)"
         assert told in lines
-        states = [event.state for event in room.events if isinstance(event, ClaimChanged)]
-        assert states.count(ClaimState.CONFIRMED) == len(seen)
+
+        def told_confirmed() -> int:
+            states = [event.state for event in room.events if isinstance(event, ClaimChanged)]
+            return states.count(ClaimState.CONFIRMED)
+
+        await room.wait(lambda: told_confirmed() >= len(seen))  # told after it is stored
+        assert told_confirmed() == len(seen)
         records = [path for path in (tmp_path / "proofs").glob("*.json") if ".transcript" not in path.name]
         assert len(records) == len(seen)
         assert all(verify_record(path).passed for path in records)
