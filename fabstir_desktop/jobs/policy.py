@@ -21,6 +21,14 @@ class ClaimPolicy:
     maximum_tokens: int | None = None
     keep_tokens: int = 0
     """Left unclaimed while tokens stream, so that the last claim is not below a contract's minimum."""
+    exposure_tokens: int | None = None
+    """So many unproven tokens a job may gather before its prompts wait: at half of it they are claimed, whatever the
+    threshold is."""
+
+    @property
+    def due_tokens(self) -> int:
+        """Unclaimed tokens at which a claim is due while tokens stream, beside what is kept back."""
+        return due_threshold(self.threshold_tokens, self.exposure_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +49,28 @@ class ClaimLater:
     """Another claim of the job is on its way: ask again when it is closed."""
 
 
+def due_threshold(threshold_tokens: int, exposure_tokens: int | None) -> int:
+    """The threshold, but no more than half of what may be unproven: a claim is due long before prompts have to wait."""
+    return threshold_tokens if exposure_tokens is None else min(threshold_tokens, max(1, exposure_tokens // 2))
+
+
+def is_deadline_due(now: float, deadline: float, window_s: float, margin_s: float) -> bool:
+    """Whether unproven tokens are claimed because of their deadline: half of the time for it has passed, or little is left.
+
+    `now` and `deadline` in seconds since the epoch, `window_s` is the whole time that the contract gives.
+    """
+    return deadline - now <= max(margin_s, window_s / 2)
+
+
 def decide_claim(
     account: JobAccount, policy: ClaimPolicy, *, trigger: ClaimReason | None = None
 ) -> ClaimNow | ClaimLater:
     """Decide whether the job's unclaimed tokens are claimed now.
 
-    `trigger` is None while tokens stream (only the threshold counts); otherwise the event that asks for a claim of whatever
-    is there. Never pads: below the contract's minimum nothing is claimed.
+    `trigger` is None while tokens stream (the threshold and the exposure count); otherwise the event that asks for a claim of
+    whatever is there, or of all but what is kept back (the deadline, for the session goes on). Never pads: below the
+    contract's minimum nothing is claimed. What is kept back never stands in the way of a claim that is due otherwise: where
+    the rest would be below the minimum, or prompts wait for the proof, everything is claimed.
     """
     if account.open_claims:
         return ClaimLater("one claim is already on its way", is_busy=True)
@@ -57,10 +80,19 @@ def decide_claim(
     if available < policy.minimum_tokens:
         return ClaimLater(f"needs {policy.minimum_tokens} tokens, has {available}")
     # Where a void claim left a small gap, what lies behind it counts too: the gap must not hold the rest back.
-    needed = max(policy.threshold_tokens, policy.minimum_tokens) + policy.keep_tokens
-    if trigger is None and account.uncovered < needed:
+    needed = max(policy.due_tokens, policy.minimum_tokens) + policy.keep_tokens
+    # Where the next question, `due_tokens` further on, would come after prompts have begun to wait, this is the last one.
+    is_exposed = policy.exposure_tokens is not None and account.uncovered + policy.due_tokens > policy.exposure_tokens
+    if trigger is None and account.uncovered < needed and not is_exposed:
         return ClaimLater(f"{available} of {needed} tokens until the next checkpoint")
-    if trigger is None and account.next_end is None:  # in a gap nothing is kept: what comes lies behind it
-        available -= policy.keep_tokens
+    kept = policy.keep_tokens if trigger in (None, ClaimReason.DEADLINE) and account.next_end is None else 0
+    if available - kept >= max(1, policy.minimum_tokens):  # in a gap nothing is kept: what comes lies behind it
+        available -= kept
     count = available if policy.maximum_tokens is None else min(available, policy.maximum_tokens)
-    return ClaimNow(account.next_start, account.next_start + count, trigger or ClaimReason.THRESHOLD)
+    return ClaimNow(account.next_start, account.next_start + count, trigger or _reason(account, policy))
+
+
+def _reason(account: JobAccount, policy: ClaimPolicy) -> ClaimReason:
+    """The threshold, if it is reached; else too much was unproven."""
+    full = max(policy.threshold_tokens, policy.minimum_tokens) + policy.keep_tokens
+    return ClaimReason.THRESHOLD if account.uncovered >= full else ClaimReason.EXPOSURE

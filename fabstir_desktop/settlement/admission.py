@@ -299,7 +299,7 @@ class JobGate:
             raise RateLimited(
                 f"Job {job_id} has {unproven} tokens that are not proven on chain yet; it goes on when they are"
             )
-        allowed = max_tokens
+        allowed = max_tokens = min(max_tokens, self._max_unproven_tokens - unproven)  # no answer runs past the limit
         if known.facts is not None:
             left = known.facts.covered_tokens - _paid_to_others(known.facts, account) - generated - reserved
             self._on_headroom(job_id, left + reserved)

@@ -16,7 +16,7 @@ from functools import partial
 from fabstir_desktop.errors import ChainError, FabstirError, LedgerError, SignerLocked
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.claims import WAITING_STATES, ClaimReason
-from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, decide_claim
+from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, decide_claim, is_deadline_due
 from fabstir_desktop.jobs.status import BatchingStatus, CheckpointOutcome
 from fabstir_desktop.settlement.alerts import tell_deadlines
 from fabstir_desktop.settlement.batch_rounds import BatchRounds, Made, Make
@@ -292,7 +292,7 @@ class CheckpointManager:
             facts = await self._parts.contract.read_job(account.job_id)
             if facts is not None and facts.is_open and facts.deadline is not None:
                 near.append((account, facts.deadline))
-                if facts.deadline - head.timestamp < DEADLINE_MARGIN_S:
+                if is_deadline_due(head.timestamp, facts.deadline, facts.deadline_window_s, DEADLINE_MARGIN_S):
                     self.due(account.job_id, ClaimReason.DEADLINE)
         tell_deadlines(self._parts.board, near, head.timestamp)
 

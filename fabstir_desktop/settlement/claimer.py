@@ -94,6 +94,7 @@ class Claimer:
         feed: Feed,
         *,
         threshold_tokens: int,
+        exposure_tokens: int | None = None,
     ) -> None:
         self._ledger = ledger
         self._client = client
@@ -104,13 +105,15 @@ class Claimer:
         self._board = board
         self._feed = feed
         self._threshold_tokens = threshold_tokens
+        self._exposure_tokens = exposure_tokens
 
     @property
     def policy(self) -> ClaimPolicy:
         """The host's threshold and the contract's minimum."""
         minimum = self._contract.rules.minimum_tokens
         # Where small claims are refused, so much is kept back that the last claim of a session is large enough.
-        return ClaimPolicy(self._threshold_tokens, minimum, keep_tokens=minimum if minimum > 1 else 0)
+        kept = minimum if minimum > 1 else 0
+        return ClaimPolicy(self._threshold_tokens, minimum, keep_tokens=kept, exposure_tokens=self._exposure_tokens)
 
     async def claim(self, job_id: int, trigger: ClaimReason | None) -> Submitted | ClaimLater:
         """Claim what the job has, if it is time. Raises ClaimWaits, ChainError, LedgerError, SignerLocked."""
@@ -166,7 +169,10 @@ class Claimer:
             if covered == 0:
                 raise
             return await self._make(job_id, replace(decision, end=decision.start + covered), facts)
-        if decision.reason is ClaimReason.THRESHOLD:  # what is left at the end is claimed however little it is
+        if decision.reason in (
+            ClaimReason.THRESHOLD,
+            ClaimReason.EXPOSURE,
+        ):  # what is left at the end is claimed however little it is
             tell_margin(self._board, facts, tokens, quote)
         return Prepared(await self._plan(job_id, decision, made), quote, reverts)
 

@@ -13,6 +13,7 @@ from functools import partial
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.ids import Venue
+from fabstir_desktop.jobs.policy import due_threshold
 from fabstir_desktop.jobs.status import BatchingStatus, ChainStatus, CheckpointOutcome
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settings import Settings
@@ -89,7 +90,7 @@ class Settlement:
             feed,
             self._gate,
             venue=self._venue,
-            threshold_tokens=settings.checkpoint_threshold,
+            threshold_tokens=due_threshold(settings.checkpoint_threshold, settings.max_unproven_tokens),
             model_sha256=model_sha256,
         )
         """The Accountant that the server uses."""

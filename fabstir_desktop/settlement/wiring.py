@@ -73,8 +73,17 @@ def _make_parts(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> Manage
     confirmations, poll_s = wiring.settings.confirmations, wiring.settings.settlement_poll_seconds
     outbox = _make_outbox(wiring, signer)
     proofs = ProofStore(ledger, wiring.venue, wiring.settings.proofs_dir, tracker.answer_start)
-    threshold, attribution = wiring.settings.checkpoint_threshold, wiring.attribution
-    claimer = Claimer(*common, signer, outbox, proofs, board, feed, threshold_tokens=threshold)
+    attribution = wiring.attribution
+    claimer = Claimer(
+        *common,
+        signer,
+        outbox,
+        proofs,
+        board,
+        feed,
+        threshold_tokens=wiring.settings.checkpoint_threshold,
+        exposure_tokens=wiring.settings.max_unproven_tokens,
+    )
     history = History(*common, attribution, outbox.nonces, board, feed, host=signer.address)
     return ManagerParts(
         ledger=ledger,

@@ -132,7 +132,7 @@ async def test_sessions_that_cannot_pay_are_refused(world: World, marketplace: M
     closed = await marketplace.create_session()
     await marketplace.complete(closed, as_host=False)
     await world.increase_time(60)
-    async with room_at(world, marketplace, tmp_path) as room:
+    async with room_at(world, marketplace, tmp_path, max_unproven_tokens=50_000) as room:
         await room.ready()
         for job_id in (foreign, closed, 999_999):
             with pytest.raises(JobNotValid):

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.claims import ClaimReason
-from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, ClaimPolicy, decide_claim
+from fabstir_desktop.jobs.policy import (
+    ClaimLater,
+    ClaimNow,
+    ClaimPolicy,
+    decide_claim,
+    due_threshold,
+    is_deadline_due,
+)
 
 
 def account(
@@ -125,3 +132,45 @@ def test_a_decision_never_claims_more_than_there_is(
         assert trigger is not None or uncovered >= policy.threshold_tokens
     else:
         assert decision.why
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10**6), st.integers(1, 1_000), st.integers(1, 200), st.booleans())
+def test_no_threshold_lets_a_job_stall_at_the_limit_of_what_may_be_unproven(
+    threshold: int, limit: int, minimum: int, keeps: bool
+) -> None:
+    """Tokens come one by one until prompts wait; the tracker asks at each multiple of what makes a claim due."""
+    if minimum > limit - limit % 2 and limit > 1:
+        return  # no claim that the contract takes fits below the limit
+    policy = ClaimPolicy(threshold, minimum, keep_tokens=minimum if keeps else 0, exposure_tokens=limit)
+    step = due_threshold(threshold, limit)
+    asked = range(step, limit + 1, step)
+    decisions = [decide_claim(account(tokens), policy) for tokens in asked]
+    claims = [one for one in decisions if isinstance(one, ClaimNow)]
+    assert claims or minimum > max(asked)
+    for one in claims:
+        assert one.end - one.start >= minimum
+        assert one.reason in (ClaimReason.THRESHOLD, ClaimReason.EXPOSURE)
+
+
+def test_too_much_unproven_is_claimed_at_half_the_limit_and_says_so() -> None:
+    policy = ClaimPolicy(threshold_tokens=10**9, exposure_tokens=5_000)
+    assert isinstance(decide_claim(account(2_499), policy), ClaimLater)
+    assert decide_claim(account(2_500), policy) == ClaimNow(0, 2_500, ClaimReason.EXPOSURE)
+    usual = ClaimPolicy(threshold_tokens=100, exposure_tokens=5_000)
+    assert decide_claim(account(100), usual) == ClaimNow(0, 100, ClaimReason.THRESHOLD)
+
+
+def test_near_the_deadline_a_remainder_is_kept_unless_nothing_could_be_claimed_then() -> None:
+    policy = ClaimPolicy(threshold_tokens=100, minimum_tokens=100, keep_tokens=100)
+    assert decide_claim(account(230), policy, trigger=ClaimReason.DEADLINE) == ClaimNow(0, 130, ClaimReason.DEADLINE)
+    assert decide_claim(account(150), policy, trigger=ClaimReason.DEADLINE) == ClaimNow(0, 150, ClaimReason.DEADLINE)
+    assert decide_claim(account(230), policy, trigger=ClaimReason.FORCED) == ClaimNow(0, 230, ClaimReason.FORCED)
+
+
+@given(st.floats(0, 10**6), st.floats(0, 10**6), st.floats(0, 10**4))
+def test_a_deadline_is_met_when_half_of_its_time_has_passed_or_little_is_left(
+    passed_s: float, window_s: float, margin_s: float
+) -> None:
+    due = is_deadline_due(passed_s, window_s, window_s, margin_s)
+    assert due == (window_s - passed_s <= window_s / 2 or window_s - passed_s <= margin_s)

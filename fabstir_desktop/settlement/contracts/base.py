@@ -52,6 +52,8 @@ class JobFacts:
     """Where the host must settle a job by a transaction of its own: from when it may (seconds since the epoch)."""
     deadline: float | None = None
     """When unproven tokens can be lost (seconds since the epoch), where the contract has a time-out."""
+    deadline_window_s: float = 0.0
+    """The whole time that the contract gives until then."""
 
     @property
     def exists(self) -> bool:

@@ -136,6 +136,7 @@ class JobMarketplace:
             token="ETH" if str(token) == NATIVE else str(token),
             completable_at=max(started, proven_at) + self._dispute_window_s + COMPLETION_MARGIN_S,
             deadline=min(started + longest_s, proven_at + window_s),
+            deadline_window_s=min(started + longest_s, proven_at + window_s) - max(started, proven_at),
         )
 
     async def is_proof_used(self, host: str, proof_hash: bytes, which: int | str = "latest") -> bool | None:  # noqa: ARG002
