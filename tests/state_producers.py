@@ -232,7 +232,8 @@ async def _disagree(folder: Path) -> list[Problem]:
 async def _tail(folder: Path) -> list[Problem]:
     async with _settlement(folder, PlayedEndpoint()) as (settlement, raised):
         await count(settlement._ledger, JOB, 20)
-        await settlement._manager._parts.completer._settled(JOB, 20)
+        account = await settlement._ledger.account(JOB)
+        await settlement._manager._parts.completer._settled(account)
         return raised
 
 
