@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from fabstir_desktop.errors import UserError
 from fabstir_desktop.jobs.ids import parse_job_id
 from fabstir_desktop.jobs.status import PauseKind
-from fabstir_desktop.jobs.views import JobView, TransactionView
+from fabstir_desktop.jobs.views import JobView, TokenAmount, TransactionView
 from fabstir_desktop.node import HostNode
 from fabstir_desktop.server.control import ControlServer
 from fabstir_desktop.settings import BATCHING, check_file_decides
@@ -130,10 +130,15 @@ def job_json(view: JobView) -> dict[str, Any]:
         "proven": view.proven,
         "settled": view.settled,
         "unclaimed": view.unclaimed,
-        "earned": [{"token": amount.token, "amount": str(amount.amount)} for amount in view.earned],
+        "earned": _amounts(view.earned),
+        "pending": _amounts(view.pending),
         "note": view.note,
         "updated_at": view.updated_at,
     }
+
+
+def _amounts(amounts: Sequence[TokenAmount]) -> list[dict[str, str]]:
+    return [{"token": amount.token, "amount": str(amount.amount)} for amount in amounts]
 
 
 def transaction_json(view: TransactionView) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fabstir_desktop import __version__
 from fabstir_desktop.errors import EnvironmentFault
@@ -37,8 +37,8 @@ from fabstir_desktop.jobs.status import (
     WalletState,
     WalletStatus,
 )
-from fabstir_desktop.jobs.views import EarningsPoint, EarningsView, JobView, TransactionView
 from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.ledger_reads import LedgerReads, running
 from fabstir_desktop.server.api_server import ApiServer
 from fabstir_desktop.server.exposure import exposure_after
 from fabstir_desktop.serving import Serving
@@ -52,8 +52,6 @@ from fabstir_desktop.wallet.wallet import ENVIRONMENT, Wallet
 
 log = logging.getLogger(__name__)
 
-_Part = TypeVar("_Part")
-
 _HOUSEKEEPING_S = 0.5
 DEMO_KEY_PLACE = "made for this demo, thrown away with it"
 _RUN_MARK_S = 60.0
@@ -63,7 +61,7 @@ _DRAIN_SHARE = 0.5
 """Share of the time to stop that sessions and last claims may use, before the parts are ended."""
 
 
-class HostNode:
+class HostNode(LedgerReads):
     """The application without its face. All methods belong to the loop it was started in."""
 
     def __init__(
@@ -93,7 +91,6 @@ class HostNode:
         self._clocks = ClockWatch(_HOUSEKEEPING_S)
         self._loop_lag_ms = 0.0
         self._tasks = OwnTasks()
-        self._ledger: Ledger | None = None
         self._settlement: Settlement | None = None
         self._server: ApiServer | None = None
 
@@ -153,7 +150,7 @@ class HostNode:
     @property
     def status(self) -> NodeStatus:
         """A fresh snapshot; cheap, no IO. Raises EnvironmentFault before the first start."""
-        settlement, server = self._running(self._settlement), self._running(self._server)
+        settlement, server = running(self._settlement), running(self._server)
         engine = self._engine.status
         chain = settlement.status
         return NodeStatus(
@@ -198,31 +195,7 @@ class HostNode:
 
     async def checkpoint(self, job_id: int | None = None) -> list[CheckpointOutcome]:
         """Claim now what the job (or every job) has unclaimed; says per job what was done or why not."""
-        return await self._running(self._settlement).checkpoint(job_id)
-
-    async def jobs(self) -> list[JobView]:
-        """Jobs, most recently changed first."""
-        return await self._running(self._ledger).job_views()
-
-    async def job(self, job_id: int) -> JobView | None:
-        """One job's row; None if it is not known."""
-        return await self._running(self._ledger).job_view(job_id)
-
-    async def transactions(self) -> list[TransactionView]:
-        """Transactions, newest first."""
-        return await self._running(self._ledger).transaction_views()
-
-    async def earnings(self) -> EarningsView:
-        """The ladder."""
-        return await self._running(self._ledger).earnings()
-
-    async def earnings_series(self, *, since: float, bucket_seconds: int) -> list[EarningsPoint]:
-        """Points of the plot."""
-        return await self._running(self._ledger).earnings_series(since=since, bucket_seconds=bucket_seconds)
-
-    async def journal(self, job_id: int | None = None) -> list[tuple[float, str]]:
-        """What happened (time, sentence), newest first."""
-        return await self._running(self._ledger).journal(job_id)
+        return await running(self._settlement).checkpoint(job_id)
 
     async def set_key(self, text: str, *, replace: bool = False, password: str | None = None) -> WalletStatus:
         """Store the key in the keyring (with a password: in the encrypted keystore file) and begin to submit.
@@ -283,12 +256,12 @@ class HostNode:
         await asyncio.to_thread(save_setting, self.settings.data_dir, name, value)
         if name == BATCHING:
             self.settings = self.settings.model_copy(update={name: bool(value)})
-            await self._running(self._settlement).set_batching(bool(value))
+            await running(self._settlement).set_batching(bool(value))
 
     @property
     def batching(self) -> BatchingStatus:
         """Whether claims travel together, as last looked at; no IO."""
-        return self._running(self._settlement).batching
+        return running(self._settlement).batching
 
     def exposure(self, changes: Mapping[str, Any]) -> Sequence[str]:
         """What would be reachable from beyond this machine with these settings changed; none if nothing would.
@@ -299,20 +272,20 @@ class HostNode:
 
     async def refresh_chain(self) -> None:
         """Look at chain, contract and balance now instead of at the next poll."""
-        await self._running(self._settlement).refresh()
+        await running(self._settlement).refresh()
 
     async def self_test(self, on_text: Callable[[str], None]) -> list[Check]:
         """Stream one free prompt through the real socket and count it, then ask the chain anew; no transaction is sent.
 
         `on_text` is given the answer as it comes. What fails is a check that did not pass, not an error.
         """
-        checks = [await try_prompt(self._running(self._server).status.url, on_text)]
-        found = await self._running(self._settlement).diagnose()
+        checks = [await try_prompt(running(self._server).status.url, on_text)]
+        found = await running(self._settlement).diagnose()
         return checks + [Check(check.name, check.passed, check.detail, check.action) for check in found]
 
     async def check_reach(self) -> Check:
         """Try the public address as a customer would; without one the check fails and says what to set."""
-        return await check_reach(self.settings.public_url, self._running(self._server))
+        return await check_reach(self.settings.public_url, running(self._server))
 
     async def list_models(self, folders: Sequence[Path]) -> list[ModelOnDisk]:
         """The model files in these folders, each with an estimate whether it fits."""
@@ -320,11 +293,11 @@ class HostNode:
 
     async def chain_job(self, job_id: int) -> ChainJob:
         """What the contract says of the job; says why where it says nothing."""
-        return await read_chain_job(self._running(self._settlement), job_id)
+        return await read_chain_job(running(self._settlement), job_id)
 
     async def speed_up(self, tx_hash: str) -> str:
         """Raise the fee of a waiting claim; returns the new hash. Raises UserError, ChainError, LedgerError."""
-        return await self._running(self._settlement).speed_up(tx_hash)
+        return await running(self._settlement).speed_up(tx_hash)
 
     async def back_up_key(self, path: Path, password: str) -> None:
         """Write the key, encrypted, to a file. Raises KeyMissing, KeyExists, KeyInvalid, EnvironmentFault."""
@@ -332,16 +305,10 @@ class HostNode:
 
     async def diagnostics(self, log_lines: Sequence[str]) -> list[BundleText]:
         """The texts of a diagnostic bundle, redacted."""
-        settlement = self._running(self._settlement)
+        settlement = running(self._settlement)
         return await collect_bundle(self.status, self.problems, self.settings, settlement, log_lines)
 
     # --- own --------------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _running(part: _Part | None) -> _Part:
-        if part is None:
-            raise EnvironmentFault("the node is not started")
-        return part
 
     def _model_sha256(self) -> str:
         model = self._engine.status.model
@@ -349,7 +316,7 @@ class HostNode:
 
     async def _listen(self) -> None:
         try:
-            url = await self._running(self._server).start()
+            url = await running(self._server).start()
         except EnvironmentFault as error:
             log.error("%s", error)
             self._tasks.start(self._listen_later(), "listen later")
@@ -357,7 +324,7 @@ class HostNode:
             log.info("Listening on %s", url)
 
     async def _listen_later(self) -> None:
-        server = self._running(self._server)
+        server = running(self._server)
         while server.status.url is None:
             await asyncio.sleep(_PORT_RETRY_S)
             with contextlib.suppress(EnvironmentFault):
@@ -372,7 +339,7 @@ class HostNode:
                 await self._use_key()
 
     async def _use_key(self) -> None:
-        await self._running(self._settlement).set_signer(claim_signer(self._wallet, self.settings))
+        await running(self._settlement).set_signer(claim_signer(self._wallet, self.settings))
         self.feed.publish(WalletChanged())
 
     async def _keep_house(self) -> None:
@@ -394,7 +361,7 @@ class HostNode:
         await self.refresh_chain()
 
     def _derive_problems(self) -> None:
-        ledger, server = self._running(self._ledger), self._running(self._server)
+        ledger, server = running(self._ledger), running(self._server)
         states = (self._wallet.status, self._engine.status, server.status, ledger.failure)
         doing = self._serving.describe(self._engine.status, (), submitting=True)
         self._problems.derive(derive_problems(*states, self.serving_state, doing))

@@ -44,6 +44,8 @@ def _setting(default: Any, description: str, effect: str = RESTART, **limits: An
     return Field(default, description=description, json_schema_extra={"effect": effect}, **limits)
 
 
+EarningsFrom = Literal["included", "safe", "final"]
+"""How deep a block must be for its payments to count as earned."""
 Notify = Literal["tray", "none"]
 """How a kind of news is told: beside the tray, or not at all."""
 
@@ -73,6 +75,10 @@ class Settings(BaseSettings):
     checkpoint_threshold: int = _setting(100, "Tokens of a job after which a checkpoint is submitted.", ge=1, le=10**9)
     confirmations: int = _setting(
         1, "Blocks on top of a claim's block, itself counted, until it counts as proven.", ge=1, le=10_000
+    )
+    earnings_from: EarningsFrom = _setting(
+        "safe",
+        "How deep a payment's block must be until it counts as earned (included, safe, final); others are shown as pending.",
     )
     max_fee_gwei: int = _setting(50, "Cap on the fee per gas, in gwei; dearer claims wait.", ge=1, le=100_000)
     max_unproven_tokens: int = _setting(

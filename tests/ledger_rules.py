@@ -29,7 +29,26 @@ def check_rows(connection: apsw.Connection, *, thorough: bool = True) -> dict[in
         check_job(connection, row, counts)
         generated[int(job_id)] = counts[0]
     check_outbox(connection)
+    check_totals(connection)
     return generated
+
+
+def check_totals(connection: apsw.Connection) -> None:
+    """The running totals are the sums of the rows they stand for."""
+    rows = [
+        *connection.execute("SELECT 'host', venue, token, host_amount FROM payment"),
+        *connection.execute("SELECT 'treasury', venue, token, treasury_amount FROM payment"),
+        *connection.execute("SELECT 'fee', chain_id, '', fee_wei FROM slot WHERE fee_wei IS NOT NULL"),
+    ]
+    expected: dict[tuple[str, int, str], int] = {}
+    for *key, amount in rows:
+        expected[tuple(key)] = expected.get(tuple(key), 0) + int(amount)
+    kept: dict[tuple[str, int, str], int] = {}
+    for *key, place, amount in connection.execute("SELECT kind, scope, token, place, amount FROM total"):
+        kept[tuple(key)] = kept.get(tuple(key), 0) + amount * 10 ** (9 * place)
+    assert {key: value for key, value in kept.items() if value} == {
+        key: value for key, value in expected.items() if value
+    }
 
 
 def check_job(connection: apsw.Connection, row: int, counts: list[int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,7 @@ def make_job(job_id: int, state: str = "running", **counts: Any) -> JobView:
         "settled": claimed,
         "unclaimed": generated - claimed,
         "earned": (TokenAmount("ETH", claimed * 900 * GWEI),) if claimed else (),
+        "pending": (),
         "note": "",
         "created_at": now - 3600,
         "updated_at": now,
@@ -249,15 +250,19 @@ class FakeNode:
             self.set_jobs(replace(job, claimed=job.generated, unclaimed=0, state="claiming"))
         return [CheckpointOutcome(job.job_id, True, job.unclaimed, "0x" + "ab" * 32, "") for job in jobs]
 
-    async def jobs(self) -> list[JobView]:
+    async def jobs(self, job_ids: Collection[int] | None = None) -> list[JobView]:
         self.reads += 1
-        return sorted(self.job_by_id.values(), key=lambda job: -job.updated_at)
+        chosen = [job for job in self.job_by_id.values() if job_ids is None or job.job_id in job_ids]
+        return sorted(chosen, key=lambda job: -job.updated_at)
 
     async def job(self, job_id: int) -> JobView | None:
         return self.job_by_id.get(job_id)
 
-    async def transactions(self) -> list[TransactionView]:
-        return list(self.transaction_rows)
+    async def transactions(self, limit: int | None = None) -> list[TransactionView]:
+        return list(self.transaction_rows[:limit])
+
+    async def transaction_count(self) -> int:
+        return len(self.transaction_rows)
 
     async def earnings(self) -> EarningsView:
         if self.earnings_view is not None:
@@ -271,6 +276,7 @@ class FakeNode:
             settled=sum(job.settled for job in jobs),
             written_off=0,
             earned=(TokenAmount("ETH", amount),) if amount else (),
+            pending=_added(amount for job in jobs for amount in job.pending),
             treasury=(TokenAmount("ETH", amount // 9),) if amount else (),
             gas_wei=sum(row.fee_wei or 0 for row in self.transaction_rows),
         )
@@ -378,6 +384,13 @@ class FakeNode:
             Check("answer", True, "57 tokens streamed, 57 counted by the client"),
             Check("gas money", False, "no ETH at the address", "send some"),
         ]
+
+
+def _added(amounts: Iterable[TokenAmount]) -> tuple[TokenAmount, ...]:
+    total: dict[str, int] = {}
+    for amount in amounts:
+        total[amount.token] = total.get(amount.token, 0) + amount.amount
+    return tuple(TokenAmount(token, value) for token, value in sorted(total.items()))
 
 
 def _with_wallet(status: NodeStatus, wallet: WalletStatus) -> NodeStatus:

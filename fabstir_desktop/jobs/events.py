@@ -63,7 +63,12 @@ class TransactionChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class EarningsChanged(Event):
-    """A payment was read from the chain, or one was reorganised away."""
+    """A payment was read from the chain, became deep enough to count, or was reorganised away.
+
+    `job_ids` are the jobs it concerns; none named: it may be any.
+    """
+
+    job_ids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -11,6 +12,13 @@ class TokenAmount:
 
     token: str
     amount: int
+
+
+def without(amounts: Iterable[TokenAmount], taken: Iterable[TokenAmount]) -> tuple[TokenAmount, ...]:
+    """The amounts less those `taken` of the same token; what nothing is left of is left out."""
+    less = {amount.token: amount.amount for amount in taken}
+    left = (TokenAmount(one.token, one.amount - less.get(one.token, 0)) for one in amounts)
+    return tuple(amount for amount in left if amount.amount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,9 @@ class JobView:
     settled: int
     unclaimed: int
     earned: tuple[TokenAmount, ...]
+    """What the contract has credited, in blocks as deep as CONFIRMATIONS asks."""
+    pending: tuple[TokenAmount, ...]
+    """The part of `earned` whose blocks are not yet as deep as EARNINGS_FROM asks."""
     note: str
     created_at: float
     updated_at: float
@@ -68,6 +79,8 @@ class EarningsView:
     settled: int
     written_off: int
     earned: tuple[TokenAmount, ...]
+    pending: tuple[TokenAmount, ...]
+    """The part of `earned` whose blocks are not yet as deep as EARNINGS_FROM asks: shown apart, a reorganisation may take it."""
     treasury: tuple[TokenAmount, ...]
     gas_wei: int
 

@@ -12,7 +12,7 @@ loop that opened it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from fabstir_desktop.jobs.account import JobAccount
@@ -309,23 +309,39 @@ class Ledger:
             lambda db: chain_facts.forget_payments_from(db, self._venue_id, block_number), durable=True
         )
 
+    async def count_payments_up_to(self, block_number: int | None) -> list[int]:
+        """Payments of later blocks are pending from now on (None: of none); returns the jobs for which that changes."""
+        if await self.counted_block() == block_number:
+            return []
+        return await self._engine.write(
+            lambda db: chain_facts.count_up_to(db, self._venue_id, block_number), durable=False
+        )
+
+    async def counted_block(self) -> int | None:
+        """The newest block whose payments count as earned; None if those of every block do."""
+        return await self._engine.read(lambda db: chain_facts.read_counted_block(db, self._venue_id))
+
     async def event_cursor(self) -> tuple[int, bytes] | None:
         """Last block whose events are stored, and its hash."""
         return await self._engine.read(lambda db: chain_facts.read_cursor(db, self._venue_id))
 
     # --- views ------------------------------------------------------------------------------------------------------
 
-    async def job_views(self, *, limit: int = 10_000) -> list[JobView]:
-        """Jobs, most recently changed first."""
-        return await self._engine.read(lambda db: views.read_job_views(db, self._venue_id, limit))
+    async def job_views(self, *, limit: int | None = None, job_ids: Collection[int] | None = None) -> list[JobView]:
+        """Jobs, most recently changed first; only those of `job_ids` if any are named."""
+        return await self._engine.read(lambda db: views.read_job_views(db, self._venue_id, limit, job_ids))
 
     async def job_view(self, job_id: int) -> JobView | None:
         """One job's row."""
         return await self._engine.read(lambda db: views.read_job_view(db, self._venue_id, job_id))
 
-    async def transaction_views(self, *, limit: int = 1000, slot_id: int | None = None) -> list[TransactionView]:
-        """Attempts, newest first."""
+    async def transaction_views(self, *, limit: int | None = None, slot_id: int | None = None) -> list[TransactionView]:
+        """Attempts, newest first; all of them without a limit."""
         return await self._engine.read(lambda db: views.read_transaction_views(db, self.venue.chain_id, limit, slot_id))
+
+    async def transaction_count(self) -> int:
+        """How many attempts `transaction_views` has without a limit."""
+        return await self._engine.read(lambda db: views.count_transactions(db, self.venue.chain_id))
 
     async def earnings(self) -> EarningsView:
         """The ladder over all jobs of the venue."""

@@ -9,7 +9,7 @@ import apsw
 
 from fabstir_desktop.jobs.claims import Payment
 from fabstir_desktop.ledger.journal import tell
-from fabstir_desktop.ledger.rows import fetch_row, fetch_value
+from fabstir_desktop.ledger.rows import fetch_row, fetch_rows, fetch_value
 from fabstir_desktop.ledger.tokens import job_row
 
 
@@ -71,3 +71,25 @@ def read_cursor(db: apsw.Connection, venue_id: int) -> tuple[int, bytes] | None:
     """Last block whose events are stored, and its hash (empty after a reorganisation: the hash is not known)."""
     row = fetch_row(db, "SELECT event_block, event_hash FROM venue WHERE id = ?", (venue_id,))
     return None if row is None or row[0] is None else (int(row[0]), row[1])
+
+
+def read_counted_block(db: apsw.Connection, venue_id: int) -> int | None:
+    """The newest block whose payments count; None if those of every block do."""
+    found = fetch_value(db, "SELECT counted_block FROM venue WHERE id = ?", (venue_id,))
+    return None if found is None else int(found)
+
+
+def count_up_to(db: apsw.Connection, venue_id: int, block_number: int | None) -> list[int]:
+    """Payments of later blocks are pending from now on (None: of none); returns the jobs for which that changes."""
+    before = read_counted_block(db, venue_id)
+    if before == block_number:
+        return []
+    db.execute("UPDATE venue SET counted_block = ? WHERE id = ?", (block_number, venue_id))
+    ends = [end for end in (before, block_number) if end is not None]
+    last = None if None in (before, block_number) else max(ends)
+    rows = fetch_rows(
+        db,
+        "SELECT DISTINCT job_id FROM payment WHERE venue = ?1 AND block_number > ?2 AND (?3 IS NULL OR block_number <= ?3)",
+        (venue_id, min(ends), last),
+    )
+    return [int(job_id) for (job_id,) in rows]

@@ -205,5 +205,44 @@ ALTER TABLE binding ADD COLUMN succeeded INTEGER CHECK (succeeded IN (0, 1));
 CREATE INDEX binding_failed ON binding (slot) WHERE succeeded = 0 AND released IS NULL;
 """
 
-MIGRATIONS: tuple[str, ...] = (TABLES, CLIENT_OF_JOB, BATCHES)
+DIGITS_OF_A_LIMB = 9
+"""A running total of amounts of up to 256 bits is kept in pieces of so many digits: each is an integer that SQLite can add."""
+_LIMBS = range(9)
+PLACES = "(" + " UNION ALL ".join(f"SELECT {limb} AS place" for limb in _LIMBS) + ")"
+"""Every piece's place, the lowest digits first; nine of them hold 2^256."""
+
+
+def limb_of(amount: str) -> str:
+    """SQL for the piece of a decimal text at `place`."""
+    return f"CAST(substr({amount}, -{DIGITS_OF_A_LIMB} * (place + 1), {DIGITS_OF_A_LIMB}) AS INTEGER)"
+
+
+def has_limb(amount: str) -> str:
+    """SQL that is true where the decimal text has digits at `place`."""
+    return f"{DIGITS_OF_A_LIMB} * place < length({amount})"
+
+
+def _sum_so_far(kind: str, scope: str, token: str, amount: str, table: str) -> str:
+    return f"""INSERT INTO total (kind, scope, token, place, amount)
+  SELECT '{kind}', {scope}, {token}, place, sum({limb_of(amount)}) FROM {table}, {PLACES}
+  WHERE {amount} IS NOT NULL AND {has_limb(amount)} GROUP BY 2, 3, 4;"""
+
+
+RUNNING_TOTALS = f"""
+ALTER TABLE venue ADD COLUMN counted_block INTEGER;  -- payments above it are pending; null: payments of every block count
+
+CREATE TABLE total (                        -- of all payments and fees; triggers keep it
+  kind TEXT NOT NULL CHECK (kind IN ('host', 'treasury', 'fee')),
+  scope INTEGER NOT NULL,                   -- of a fee the chain's id, else the venue
+  token TEXT NOT NULL,
+  place INTEGER NOT NULL,                   -- the sum is that of amount * 10^({DIGITS_OF_A_LIMB} * place)
+  amount INTEGER NOT NULL,
+  PRIMARY KEY (kind, scope, token, place)
+) STRICT, WITHOUT ROWID;
+{_sum_so_far("host", "venue", "token", "host_amount", "payment")}
+{_sum_so_far("treasury", "venue", "token", "treasury_amount", "payment")}
+{_sum_so_far("fee", "chain_id", "''", "fee_wei", "slot")}
+"""
+
+MIGRATIONS: tuple[str, ...] = (TABLES, CLIENT_OF_JOB, BATCHES, RUNNING_TOTALS)
 """Entry n brings a file of version n to version n + 1. Entries are never changed once released, only added."""

@@ -20,7 +20,7 @@ from fabstir_desktop.jobs.claims import (
     SLOT_STEPS,
     ClaimState,
 )
-from fabstir_desktop.ledger.schema import quoted
+from fabstir_desktop.ledger.schema import PLACES, has_limb, limb_of, quoted
 
 _RESERVED = quoted({ClaimState.PLANNED, ClaimState.HELD})
 _SENT = quoted(SENT_STATES)
@@ -256,8 +256,27 @@ _REFUSALS = (
 )
 
 
+def _add_fee(row: str, sign: str) -> str:
+    """Fees are paid in the chain's own coin, which needs no name."""
+    return _add_to_total("fee", f"{row}.chain_id", "''", f"{row}.fee_wei", sign)
+
+
 def _effect(name: str, when: str, statements: str) -> tuple[str, str]:
     return name, f"CREATE TRIGGER {name} {when} BEGIN {statements} END"
+
+
+def _add_to_total(kind: str, scope: str, token: str, amount: str, sign: str) -> str:
+    """Add the decimal text to the running total, or take it away; nothing for null."""
+    return f"""INSERT INTO total (kind, scope, token, place, amount)
+  SELECT '{kind}', {scope}, {token}, place, {"-" if sign == "-" else ""}{limb_of(amount)} FROM {PLACES} WHERE {has_limb(amount)}
+  ON CONFLICT DO UPDATE SET amount = amount + excluded.amount;"""
+
+
+def _add_payment(row: str, sign: str) -> str:
+    return " ".join(
+        _add_to_total(kind, f"{row}.venue", f"{row}.token", f"{row}.{kind}_amount", sign)
+        for kind in ("host", "treasury")
+    )
 
 
 _EFFECTS = (
@@ -276,12 +295,17 @@ _EFFECTS = (
     _effect(
         "payment_settles",
         "AFTER INSERT ON payment",
-        f"UPDATE claim SET paid = 1 WHERE paid = 0 AND {_PAID_CLAIMS.format('NEW')};",
+        f"UPDATE claim SET paid = 1 WHERE paid = 0 AND {_PAID_CLAIMS.format('NEW')}; {_add_payment('NEW', '+')}",
     ),
     _effect(
         "payment_forgotten",
         "AFTER DELETE ON payment",
-        f"UPDATE claim SET paid = 0 WHERE paid = 1 AND {_PAID_CLAIMS.format('OLD')};",
+        f"UPDATE claim SET paid = 0 WHERE paid = 1 AND {_PAID_CLAIMS.format('OLD')}; {_add_payment('OLD', '-')}",
+    ),
+    _effect(
+        "fee_added_up",
+        "AFTER UPDATE OF fee_wei ON slot WHEN OLD.fee_wei IS NOT NEW.fee_wei",
+        f"{_add_fee('OLD', '-')} {_add_fee('NEW', '+')}",
     ),
 )
 

@@ -135,7 +135,7 @@ class Completer:
         await self._ledger.mark_job_settled(job_id)
         self._sent.pop(job_id, None)
         self._feed.publish(JobChanged(job_id))
-        self._feed.publish(EarningsChanged())
+        self._feed.publish(EarningsChanged(frozenset({job_id})))
         return LOOK_AT_REST_POLLS * self._poll_s if left == 0 else 5 * self._poll_s
 
     async def _unfinished(self) -> dict[int, Slot]:

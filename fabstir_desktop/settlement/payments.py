@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from fabstir_desktop.errors import ChainError, RpcRefused, RpcUnreachable
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.claims import Payment
 from fabstir_desktop.jobs.events import EarningsChanged
 from fabstir_desktop.ledger.ledger import Ledger
+from fabstir_desktop.settings import EarningsFrom
 from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient, EventLog
 from fabstir_desktop.settlement.contracts.base import SettlementContract
 
@@ -28,6 +30,8 @@ SMALLEST_CHUNK_AFTER_SILENCE_BLOCKS = 16
 LOOKBACK_BLOCKS = 20_000
 STALE_S = 60.0
 CHUNKS_PER_POLL = 25
+TAG_OF_DEPTH: Final[Mapping[EarningsFrom, str | None]] = {"included": None, "safe": "safe", "final": "finalized"}
+"""The chain's own name for the newest block of each depth; None: every block that CONFIRMATIONS lets us read."""
 
 
 class PaymentReader:
@@ -45,6 +49,7 @@ class PaymentReader:
         *,
         host: str | None,
         confirmations: int,
+        earnings_from: EarningsFrom,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
@@ -53,6 +58,7 @@ class PaymentReader:
         self._feed = feed
         self._host = host
         self._confirmations = confirmations
+        self._earnings_from = earnings_from
         self._clock = clock
         self._chunk = FIRST_CHUNK_BLOCKS
         self._good_chunks = 0
@@ -74,17 +80,33 @@ class PaymentReader:
         `known` from receipts is stored too: it is not left to the events alone, which a node that lags may not list.
         Never raises for a chain that does not answer: the next poll reads on from the cursor.
         """
+        await self._count_nothing_yet()
         if known and await self._ledger.record_payments(known):
-            self._feed.publish(EarningsChanged())
+            self._feed.publish(EarningsChanged(frozenset(payment.job_id for payment in known)))
         if not self.can_read:
             return 0
         try:
-            found = await self._read(head or await self._client.head())
+            head = head or await self._client.head()
+            await self._count_deep_ones(head)  # first, so that nothing new counts before it is deep enough
+            found = await self._read(head)
         except ChainError as error:
             log.debug("payments are read later: %s", error)
             return 0
         self._read_at = self._clock()
         return found
+
+    async def _count_nothing_yet(self) -> None:
+        """Where no depth was ever read, nothing is known to be deep enough."""
+        if TAG_OF_DEPTH[self._earnings_from] is not None and await self._ledger.counted_block() is None:
+            await self._ledger.count_payments_up_to(0)
+
+    async def _count_deep_ones(self, head: BlockRef) -> None:
+        """Payments count as earned from the blocks on that the setting names; those above are pending."""
+        tag = TAG_OF_DEPTH[self._earnings_from]
+        number = None if tag is None else await self._client.settled_number(tag, head)
+        jobs = await self._ledger.count_payments_up_to(number)
+        if jobs:
+            self._feed.publish(EarningsChanged(frozenset(jobs)))
 
     async def _read(self, head: BlockRef) -> int:
         last = head.number - self._confirmations + 1
@@ -105,7 +127,7 @@ class PaymentReader:
                 break
             new = await self._ledger.record_payments(payments, cursor_block=end, cursor_hash=block.block_hash)
             if new:
-                self._feed.publish(EarningsChanged())
+                self._feed.publish(EarningsChanged(frozenset(payment.job_id for payment in payments)))
             found += new
             first = end + 1
         return found

@@ -93,7 +93,7 @@ def _make_parts(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> Manage
         outbox=outbox,
         claimer=claimer,
         reconciler=Reconciler(*common, outbox, board, feed, attribution, confirmations=confirmations),
-        payments=PaymentReader(*common, feed, host=signer.address, confirmations=confirmations),
+        payments=_make_payment_reader(wiring, signer.address),
         announcer=ConfirmedAnnouncer(ledger, contract, board, feed),
         delegation=DelegationKeeper(ledger, wiring.client, outbox, board, feed, switch=wiring.batching),
         history=history,
@@ -117,13 +117,25 @@ def make_follower(wiring: Wiring, tracker: TokenTracker, managed_sender: Callabl
     return Follower(
         ledger,
         feed,
-        PaymentReader(*common, feed, host=None, confirmations=confirmations),
+        _make_payment_reader(wiring, None),
         ConfirmedAnnouncer(ledger, contract, board, feed),
         reconciler_of=reconciler_of,
         managed_sender=managed_sender,
         is_ready=lambda: monitor.is_ready,
         on_account=tracker.note_account,
         poll_s=wiring.settings.settlement_poll_seconds,
+    )
+
+
+def _make_payment_reader(wiring: Wiring, host: str | None) -> PaymentReader:
+    return PaymentReader(
+        wiring.ledger,
+        wiring.client,
+        wiring.contract,
+        wiring.feed,
+        host=host,
+        confirmations=wiring.settings.confirmations,
+        earnings_from=wiring.settings.earnings_from,
     )
 
 

@@ -30,6 +30,7 @@ from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.status import NodeStatus
 from fabstir_desktop.jobs.views import EarningsView, JobView, TransactionView
 from fabstir_desktop.ui.rates import RateMeter
+from fabstir_desktop.ui.waiting_jobs import WaitingJobs
 
 if TYPE_CHECKING:
     from fabstir_desktop.node import HostNode
@@ -40,8 +41,11 @@ Result = TypeVar("Result")
 
 _REFRESH_S = 0.1
 _SLOW_READ_S = 0.5
-_SINGLE_READS = 32
-"""More changed jobs than this are read in one go."""
+_JOBS_A_READ = 500
+"""Of the changed jobs so many are read at once; the rest a moment later."""
+_JOBS_A_TURN = 200
+"""So many rows are handed to the tables before the loop gets a turn: a frame of 16 ms holds them."""
+TRANSACTIONS_A_PAGE = 1000
 
 
 class Bridge(QObject):
@@ -50,7 +54,7 @@ class Bridge(QObject):
     statusChanged = Signal(object)
     problemsChanged = Signal(object)
     jobsReplaced = Signal(object)
-    """All jobs by id."""
+    """The jobs by id, at the beginning; where there are many, the others follow as changed ones."""
     jobsChanged = Signal(object)
     """The changed ones by id."""
     ratesChanged = Signal(object)
@@ -67,7 +71,11 @@ class Bridge(QObject):
         self.status: NodeStatus | None = None
         self.problems: tuple[Problem, ...] = ()
         self.job_by_id: dict[int, JobView] = {}
+        self.waiting = WaitingJobs()
         self.transactions: list[TransactionView] = []
+        self.transaction_count = 0
+        """How many there are in the ledger; `transactions` has the newest of them."""
+        self._transactions_wanted = TRANSACTIONS_A_PAGE
         self.earnings: EarningsView | None = None
         self.rates: dict[int, float] = {}
         self._meter = RateMeter()
@@ -174,7 +182,8 @@ class Bridge(QObject):
             case TransactionChanged():
                 self._stale.add("transactions")
             case EarningsChanged():
-                self._stale |= {"jobs", "earnings"}
+                self._stale_jobs |= event.job_ids
+                self._stale |= {"earnings"} if event.job_ids else {"jobs", "earnings"}
         self.refresh_soon()
 
     async def _refresh_forever(self) -> None:
@@ -197,8 +206,7 @@ class Bridge(QObject):
         self._show_status(node)
         await self._refresh_jobs(node)
         if self._is_due("transactions"):
-            self.transactions = await node.transactions()
-            self.transactionsChanged.emit(self.transactions)
+            await self._read_transactions(node)
         if self._is_due("earnings"):
             self.earnings = await node.earnings()
             self.earningsChanged.emit(self.earnings)
@@ -217,30 +225,49 @@ class Bridge(QObject):
             self.rates = rates
             self.ratesChanged.emit(rates)
 
+    async def _read_transactions(self, node: HostNode) -> None:
+        wanted = self._transactions_wanted
+        self.transactions = await node.transactions(wanted)
+        count = len(self.transactions)
+        self.transaction_count = await node.transaction_count() if count == wanted else count
+        self.transactionsChanged.emit(self.transactions)
+
+    def show_more_transactions(self) -> None:
+        """Read further back than until now."""
+        self._transactions_wanted += TRANSACTIONS_A_PAGE
+        self._stale.add("transactions")
+        self._read_at.pop("transactions", None)
+        self.refresh_soon()
+
     async def _refresh_jobs(self, node: HostNode) -> None:
-        """Take totals from the events, changed jobs one by one, everything when much changed."""
+        """Take totals from the events, and read the jobs that changed otherwise; all of them if it may be any."""
         totals, self._totals = self._totals, {}
         changed = {job_id: self._with_total(job_id, total) for job_id, total in totals.items()}
-        unknown = {job_id for job_id, view in changed.items() if view is None}
-        self._stale_jobs |= unknown
-        if len(self._stale_jobs) > _SINGLE_READS:
-            self._stale.add("jobs")
+        self._stale_jobs |= {job_id for job_id, view in changed.items() if view is None}
         if self._is_due("jobs"):
             self._stale_jobs.clear()
-            self.job_by_id = {view.job_id: view for view in await node.jobs()}
-            self.jobsReplaced.emit(self.job_by_id)
-            self.journalChanged.emit(set(self.job_by_id))
+            await self._show_jobs({view.job_id: view for view in await node.jobs()})
             return
-        stale, self._stale_jobs = self._stale_jobs, set()
-        if len(stale) <= _SINGLE_READS:
-            for job_id in stale:
-                changed[job_id] = await node.job(job_id)
-            if stale:
-                self.journalChanged.emit(stale)
-        known = {job_id: view for job_id, view in changed.items() if view is not None}
-        if known:
-            self.job_by_id.update(known)
-            self.jobsChanged.emit(known)
+        stale = set(list(self._stale_jobs)[:_JOBS_A_READ])
+        self._stale_jobs -= stale
+        if stale:
+            changed.update({view.job_id: view for view in await node.jobs(stale)})
+            self.journalChanged.emit(stale)
+        await self._show_jobs({job_id: view for job_id, view in changed.items() if view is not None})
+        if self._stale_jobs:
+            self.refresh_soon()
+
+    async def _show_jobs(self, views: dict[int, JobView]) -> None:
+        """Hand what differs to the tables, in pieces that a frame holds."""
+        is_first = not self.job_by_id
+        changed = [view for job_id, view in views.items() if self.job_by_id.get(job_id) != view]
+        self.job_by_id.update(views)
+        for start in range(0, len(changed), _JOBS_A_TURN):
+            if start:
+                await asyncio.sleep(0)
+            piece = {view.job_id: view for view in changed[start : start + _JOBS_A_TURN]}
+            self.waiting.update(piece.values())
+            (self.jobsReplaced if is_first and start == 0 else self.jobsChanged).emit(piece)
 
     def _with_total(self, job_id: int, total: int) -> JobView | None:
         view = self.job_by_id.get(job_id)

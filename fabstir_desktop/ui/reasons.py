@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from PySide6.QtCore import QCoreApplication
 
 from fabstir_desktop.jobs.status import ChainState, NodeStatus, WalletState
 from fabstir_desktop.jobs.views import JobView
+from fabstir_desktop.ui.waiting_jobs import MARKETPLACE_MINIMUM_TOKENS, WaitingJobs
 
 translate = QCoreApplication.translate
-
-MARKETPLACE_MINIMUM_TOKENS = 100
-"""JobMarketplace refuses claims below this."""
 
 
 def submit_refusal(status: NodeStatus | None) -> str | None:
     """Why no claim at all can be submitted; None if claims can be."""
     if status is None:
         return translate("reasons", "The host is starting.")
+    if status.wallet.state is WalletState.READY and status.chain.state is ChainState.READY:
+        return None
     wallet = {
         WalletState.LOADING: translate("reasons", "The key is being looked for."),
         WalletState.NONE: translate("reasons", "There is no host key: tokens are counted, not claimed."),
@@ -43,7 +41,7 @@ def claim_refusal(job: JobView, status: NodeStatus | None) -> str | None:
     if general is not None:
         return general
     if job.state == "claiming":
-        return translate("reasons", "One claim of this job is already on its way.")
+        return _on_its_way()
     if job.unclaimed == 0:
         return translate("reasons", "Everything of this job is claimed.")
     if _has_minimum(status) and job.unclaimed < MARKETPLACE_MINIMUM_TOKENS:
@@ -53,27 +51,33 @@ def claim_refusal(job: JobView, status: NodeStatus | None) -> str | None:
     return None
 
 
-def claimable(jobs: Iterable[JobView], status: NodeStatus | None) -> list[JobView]:
-    """The jobs whose tokens can be claimed now, most tokens first."""
-    ready = [job for job in jobs if job.unclaimed and claim_refusal(job, status) is None]
-    return sorted(ready, key=lambda job: -job.unclaimed)
+def ready_to_claim(waiting: WaitingJobs, status: NodeStatus | None) -> int:
+    """How many jobs have tokens that can be claimed now."""
+    return 0 if submit_refusal(status) is not None else waiting.ready(with_minimum=_has_minimum(status))
 
 
-def submit_all_refusal(jobs: Iterable[JobView], status: NodeStatus | None) -> str | None:
+def submit_all_refusal(waiting: WaitingJobs, status: NodeStatus | None) -> str | None:
     """Why *Submit checkpoints now* does nothing at this moment; None if it would claim something."""
     general = submit_refusal(status)
     if general is not None:
         return general
-    known = list(jobs)
-    if not any(job.generated for job in known):
-        return translate("reasons", "Nothing was generated yet.")
-    waiting = [job for job in known if job.unclaimed]
     if not waiting:
-        return translate("reasons", "Everything that was generated is claimed.")
-    if any(claim_refusal(job, status) is None for job in waiting):
+        return (
+            translate("reasons", "Everything that was generated is claimed.")
+            if waiting.has_generated
+            else translate("reasons", "Nothing was generated yet.")
+        )
+    if waiting.ready(with_minimum=_has_minimum(status)):
         return None
-    reasons = {claim_refusal(job, status) or "" for job in waiting}
-    return reasons.pop() if len(reasons) == 1 else translate("reasons", "No job can be claimed right now.")
+    if waiting.claiming == len(waiting):
+        return _on_its_way()
+    if len(waiting) == 1:
+        return claim_refusal(waiting.largest(1)[0], status)
+    return translate("reasons", "No job can be claimed right now.")
+
+
+def _on_its_way() -> str:
+    return translate("reasons", "One claim of this job is already on its way.")
 
 
 def _has_minimum(status: NodeStatus | None) -> bool:

@@ -24,7 +24,7 @@ from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui import icons
 from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.panel import PanelWatch
-from fabstir_desktop.ui.reasons import claim_refusal, claimable, submit_all_refusal
+from fabstir_desktop.ui.reasons import claim_refusal, ready_to_claim, submit_all_refusal
 from fabstir_desktop.ui.strip import pause_choices
 from fabstir_desktop.ui.words import TrayShape, serving_word, severity_word, tray_shape
 
@@ -223,15 +223,15 @@ class Tray(QObject):
     # --- claims -------------------------------------------------------------------------------------------------------
 
     def _write_jobs(self, status: NodeStatus | None) -> None:
-        jobs = self._bridge.job_by_id.values()
-        reason = submit_all_refusal(jobs, status)
-        ready = len(claimable(jobs, status))
+        waiting = self._bridge.waiting
+        reason = submit_all_refusal(waiting, status)
+        ready = ready_to_claim(waiting, status)
         text = self.tr("Submit checkpoints now")
         _write(self.submit, Line(f"{text} ({ready})" if ready else text, is_enabled=reason is None))
         _write(self.submit_reason, Line(reason or "", is_enabled=False, is_visible=reason is not None))
-        waiting = sorted((job for job in jobs if job.unclaimed), key=lambda job: -job.unclaimed)
+        shown = waiting.largest(JOBS_SHOWN)
         for place, action in enumerate(self.job_lines):
-            job = waiting[place] if place < len(waiting) else None
+            job = shown[place] if place < len(shown) else None
             self._job_ids[place] = job.job_id if job else None
             _write(action, self._job_line(job, status))
         more = len(waiting) - JOBS_SHOWN

@@ -92,11 +92,11 @@ def test_a_reader_that_fails_once_does_not_stop_the_following(
     original = node.transactions
     calls: list[int] = []
 
-    async def fail_once() -> list[object]:
+    async def fail_once(limit: int | None = None) -> list[object]:
         calls.append(1)
         if len(calls) == 1:
             raise RpcUnreachable("gone")
-        return list(await original())
+        return list(await original(limit))
 
     monkeypatch.setattr(node, "transactions", fail_once)
     node.set_transactions()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from PySide6.QtCore import Qt
@@ -13,12 +13,17 @@ from fabstir_desktop.errors import EnvironmentFault
 from fabstir_desktop.ui.bridge import Bridge
 
 
-def save_text(parent: QWidget, title: str, name: str, text: str, bridge: Bridge) -> QFileDialog:
-    """Ask where to save `text`; says in the window where it went or why it did not."""
+def save_text(
+    parent: QWidget, title: str, name: str, text: str | Callable[[], Awaitable[str]], bridge: Bridge
+) -> QFileDialog:
+    """Ask where to save `text`, or what it makes then; says in the window where it went or why it did not."""
+
+    async def write(chosen: Path) -> None:
+        await _write(chosen, text if isinstance(text, str) else await text())
 
     def save(chosen: Path) -> None:
         done = parent.tr("Saved to {path}").format(path=chosen)
-        bridge.run(_write(chosen, text), done=lambda _: bridge.noticed.emit(done))
+        bridge.run(write(chosen), done=lambda _: bridge.noticed.emit(done))
 
     return ask_where(parent, title, name, save)
 

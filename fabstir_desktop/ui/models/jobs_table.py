@@ -57,7 +57,7 @@ class JobsModel(KeyedTableModel[JobView]):
                 lambda job: fmt.amounts(job.earned),
                 lambda job: tuple((amount.token, amount.amount) for amount in job.earned) or None,
                 is_number=True,
-                tip=lambda job: fmt.amounts(job.earned, exact=True),
+                tip=self._earned,
             ),
             Column(
                 self.tr("Changed"),
@@ -66,6 +66,14 @@ class JobsModel(KeyedTableModel[JobView]):
                 is_number=True,
                 tip=lambda job: fmt.full_time(job.updated_at),
             ),
+        )
+
+    def _earned(self, job: JobView) -> str:
+        earned = fmt.amounts(job.earned, exact=True)
+        if not job.pending:
+            return earned
+        return self.tr("{earned}, of which {pending} pending: in blocks that are not yet deep enough").format(
+            earned=earned, pending=fmt.amounts(job.pending, exact=True)
         )
 
     def _rate_column(self) -> Column[JobView]:

@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QButtonGroup, QPushButton, QWidget
 from fabstir_desktop.jobs.generation import EngineState
 from fabstir_desktop.jobs.problems import Problem, Severity
 from fabstir_desktop.jobs.status import NodeStatus, ServingState
-from fabstir_desktop.jobs.views import EarningsPoint, EarningsView
+from fabstir_desktop.jobs.views import EarningsPoint, EarningsView, without
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.dialogs.files import save_text
@@ -114,7 +114,7 @@ class DashboardPage(Page):
         word, detail = self._activity(status)
         self.now.show_answer(tone, word, detail)
         self._show_todo()
-        reason = submit_all_refusal(self.bridge.job_by_id.values(), status)
+        reason = submit_all_refusal(self.bridge.waiting, status)
         self.submit_button.setEnabled(reason is None)
         set_text(self.submit_reason, reason or "")
         if self._series_read_at == 0.0:
@@ -165,15 +165,28 @@ class DashboardPage(Page):
         if earnings is None:
             self.earned.show_answer(None, fmt.UNKNOWN, self.tr("Not read yet."))
             return
-        amount = fmt.amounts(earnings.earned) if earnings.earned else self.tr("Nothing yet")
+        counted = without(earnings.earned, earnings.pending)
+        amount = fmt.amounts(counted) if counted else self.tr("Nothing yet")
         spent = self.tr("for {tokens} tokens · gas {gas}").format(
             tokens=fmt.count(earnings.settled), gas=fmt.wei(earnings.gas_wei)
         )
+        if earnings.pending:
+            spent = self.tr("and {amounts} pending · gas {gas}").format(
+                amounts=fmt.amounts(earnings.pending), gas=fmt.wei(earnings.gas_wei)
+            )
         self.earned.show_answer(None, amount, spent)
-        self.earned.value.setToolTip(fmt.amounts(earnings.earned, exact=True))
-        exact = self.tr("gas {gas}").format(gas=fmt.wei(earnings.gas_wei, exact=True))
-        self.earned.setToolTip(exact)
-        set_tone(self.earned.value, Tone.OK if earnings.earned else Tone.QUIET)
+        self.earned.value.setToolTip(fmt.amounts(counted, exact=True))
+        self.earned.setToolTip(self._exactly(earnings))
+        set_tone(self.earned.value, Tone.OK if counted else Tone.QUIET)
+
+    def _exactly(self, earnings: EarningsView) -> str:
+        gas = self.tr("gas {gas}").format(gas=fmt.wei(earnings.gas_wei, exact=True))
+        if not earnings.pending:
+            return gas
+        pending = self.tr("{amounts} were paid in blocks that are not yet deep enough to count as earned.").format(
+            amounts=fmt.amounts(earnings.pending, exact=True)
+        )
+        return f"{pending}\n{gas}"
 
     # --- the series ---------------------------------------------------------------------------------------------------
 

@@ -118,7 +118,12 @@ class JobDrawer(QFrame):
         self.session.show_value(job.session_id)
         for name in ("generated", "claimed", "proven", "settled", "unclaimed"):
             set_text(self.values[name], fmt.count(getattr(job, name)))
-        set_text(self.values["earned"], fmt.amounts(job.earned, exact=True))
+        earned = fmt.amounts(job.earned, exact=True)
+        if job.pending:
+            earned = self.tr("{earned}, of which {pending} pending").format(
+                earned=earned, pending=fmt.amounts(job.pending, exact=True)
+            )
+        set_text(self.values["earned"], earned)
         set_text(self.values["created"], fmt.full_time(job.created_at))
         set_text(self.note, job.note)
         self.note.setVisible(bool(job.note))

@@ -132,7 +132,7 @@ class JobsPage(Page):
             self.drawer.show_job(self.model.row(self._selected))
 
     def _show_status(self, status: NodeStatus | None) -> None:
-        reason = submit_all_refusal(self.bridge.job_by_id.values(), status)
+        reason = submit_all_refusal(self.bridge.waiting, status)
         self.submit_button.setEnabled(reason is None)
         set_text(self.submit_reason, reason or "")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import deque
 from pathlib import Path
 
 from PySide6.QtCore import QTimer, QUrl
@@ -19,6 +20,8 @@ from fabstir_desktop.ui.widgets.basics import button, label, row
 
 _LINES_SHOWN = 5000
 _REFRESH_MS = 300
+_LINES_A_PIECE = 500
+"""So many are filtered at once: a key that is pressed while thousands are kept is answered within a frame."""
 _COMPONENTS = ("server", "settlement", "inference", "ledger", "wallet", "node", "ui", "app")
 
 
@@ -41,6 +44,10 @@ class LogsPage(Page):
         self._timer = QTimer(self)
         self._timer.setInterval(_REFRESH_MS)
         self._timer.timeout.connect(self.take_new)
+        self._pieces = QTimer(self)
+        self._pieces.setInterval(0)
+        self._pieces.timeout.connect(self._append_piece)
+        self._waiting: deque[LogLine] = deque()
         for changed in (self.level.currentIndexChanged, self.component.currentIndexChanged):
             changed.connect(lambda _: self.rebuild())
         for field in (self.search, self.job):
@@ -107,6 +114,7 @@ class LogsPage(Page):
         """Filter all kept lines anew."""
         self._last = 0
         self.text.clear()
+        self._waiting.clear()
         self._append(self._store.after(0))
 
     def take_new(self) -> None:
@@ -115,10 +123,16 @@ class LogsPage(Page):
             self._append(self._store.after(self._last))
 
     def _append(self, lines: list[LogLine]) -> None:
-        if not lines:
-            return
-        self._last = lines[-1].number
-        shown = [line.text for line in lines if self._accepts(line)]
+        """Show these lines, the first piece now and the rest between other work."""
+        if lines:
+            self._last = lines[-1].number
+            self._waiting.extend(lines)
+            self._append_piece()
+
+    def _append_piece(self) -> None:
+        piece = [self._waiting.popleft() for _ in range(min(_LINES_A_PIECE, len(self._waiting)))]
+        self._pieces.start() if self._waiting else self._pieces.stop()
+        shown = [line.text for line in piece if self._accepts(line)]
         if shown:
             self.text.appendPlainText("\n".join(shown))
             if self.follow.isChecked():

@@ -16,6 +16,7 @@ from fabstir_desktop.ui.dialogs.prompts import Question
 from fabstir_desktop.ui.pages.login_row import LoginRow
 from fabstir_desktop.ui.pages.page import Page
 from fabstir_desktop.ui.pages.setting_row import SettingRow
+from fabstir_desktop.ui.setting_titles import setting_title
 from fabstir_desktop.ui.widgets.basics import Card, button, label, reveal, row, rule
 
 _GENERAL = ["close_action", "start_hidden", "appearance", "tray_icon", "tray_amounts", "log_level"]
@@ -98,6 +99,7 @@ class SettingsPage(Page):
                 [
                     "checkpoint_threshold",
                     "confirmations",
+                    "earnings_from",
                     "max_fee_gwei",
                     "max_unproven_tokens",
                     "batch_claims",
@@ -110,49 +112,8 @@ class SettingsPage(Page):
             ),
         ]
 
-    def _titles(self) -> dict[str, str]:
-        return {
-            "close_action": self.tr("Closing the window"),
-            "start_hidden": self.tr("Start hidden"),
-            "appearance": self.tr("Light or dark"),
-            "tray_icon": self.tr("Icon for a light or dark panel"),
-            "tray_amounts": self.tr("Amounts in the tray"),
-            "log_level": self.tr("Log level"),
-            "model_path": self.tr("Model file"),
-            "engine_url": self.tr("Server elsewhere"),
-            "engine_model": self.tr("Model on that server"),
-            "context_window": self.tr("Context window"),
-            "gpu_layers": self.tr("Layers on the GPU"),
-            "threads": self.tr("CPU threads"),
-            "max_parallel": self.tr("Prompts at a time"),
-            "api_host": self.tr("Address to listen on"),
-            "api_port": self.tr("Port"),
-            "api_origins": self.tr("Web origins"),
-            "free_use": self.tr("Prompts without a job"),
-            "session_grace_seconds": self.tr("Time to reconnect (seconds)"),
-            "session_idle_seconds": self.tr("Idle session ends after (seconds)"),
-            "serving_hours": self.tr("Serving hours"),
-            "pause_on_battery": self.tr("Pause on battery"),
-            "notify_errors": self.tr("Problems"),
-            "notify_warnings": self.tr("Warnings"),
-            "notify_payments": self.tr("Settled tokens"),
-            "notify_pauses": self.tr("Pauses by itself"),
-            "keep_awake": self.tr("Stay awake while serving"),
-            "checkpoint_threshold": self.tr("Tokens a checkpoint"),
-            "confirmations": self.tr("Confirmations"),
-            "max_fee_gwei": self.tr("Fee cap (gwei)"),
-            "max_unproven_tokens": self.tr("Unproven tokens a job may gather"),
-            "batch_claims": self.tr("Several claims in one transaction"),
-            "settlement_poll_seconds": self.tr("Look at the chain every (seconds)"),
-            "rpc_url": self.tr("RPC endpoints"),
-            "chain_id": self.tr("Chain id"),
-            "settlement_contract": self.tr("Contract that claims go to"),
-            "contract_proof_system": self.tr("ProofSystem contract"),
-            "contract_job_marketplace": self.tr("JobMarketplace contract"),
-        }
-
     def _make_row(self, name: str) -> SettingRow:
-        title = self._titles().get(name, name.replace("_", " ").capitalize())
+        title = setting_title(name)
         made = SettingRow(name, title, editable_fields()[name])
         made.storeRequested.connect(self._ask_or_store)
         self.row_by_name[name] = made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import time
@@ -68,6 +69,7 @@ class TransactionsPage(Page):
         self.body.addWidget(self.table)
         layout.addLayout(self._make_filters())
         layout.addWidget(self.body, 1)
+        layout.addLayout(self._make_more())
         layout.addWidget(self.detail)
         self._connect(bridge)
 
@@ -107,6 +109,11 @@ class TransactionsPage(Page):
         line.addStretch(1)
         return line
 
+    def _make_more(self) -> QHBoxLayout:
+        self.shown_of = label("", "muted")
+        self.more_button = button(self.tr("Show older ones"), self.bridge.show_more_transactions)
+        return row(self.shown_of, self.more_button, None)
+
     def open_with(self, wanted: str) -> None:
         """Show a filter by its name, or a transaction by its hash."""
         if wanted in _FILTERS:
@@ -124,6 +131,13 @@ class TransactionsPage(Page):
         self.model.show({view.tx_hash: view for view in transactions})
         self.body.setCurrentIndex(1 if transactions else 0)
         self.export_button.setEnabled(bool(transactions))
+        is_cut = self.bridge.transaction_count > len(transactions)
+        shown = self.tr("The newest {shown} of {all} are shown.").format(
+            shown=fmt.count(len(transactions)), all=fmt.count(self.bridge.transaction_count)
+        )
+        set_text(self.shown_of, shown)
+        self.shown_of.setVisible(is_cut)
+        self.more_button.setVisible(is_cut)
 
     # --- the chosen one -----------------------------------------------------------------------------------------------
 
@@ -202,8 +216,12 @@ class TransactionsPage(Page):
             )
 
     def _export(self) -> None:
-        text = write_csv(self.bridge.transactions)
-        save_text(self, self.tr("Save the transactions"), "fabstir-transactions.csv", text, self.bridge)
+        save_text(self, self.tr("Save the transactions"), "fabstir-transactions.csv", self._all_as_csv, self.bridge)
+
+    async def _all_as_csv(self) -> str:
+        """Every transaction there is, whatever the page shows; written off the loop, because there may be very many."""
+        node = self.bridge.node
+        return await asyncio.to_thread(write_csv, await node.transactions() if node else [])
 
 
 def _can_speed_up(view: TransactionView) -> bool:

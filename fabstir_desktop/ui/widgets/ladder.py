@@ -7,7 +7,7 @@ from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QGridLayout, QSizePolicy, QWidget
 
 from fabstir_desktop.jobs.status import NodeStatus
-from fabstir_desktop.jobs.views import EarningsView
+from fabstir_desktop.jobs.views import EarningsView, without
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.theme import colours, theme
 from fabstir_desktop.ui.widgets.basics import Card, hold_width, label, set_text
@@ -140,9 +140,16 @@ class Ladder(QWidget):
             "generated": generated if unclaimed or earnings.written_off else self.tr("all claimed"),
             "claimed": claimed if waiting else self.tr("none waiting"),
             "proven": self.tr("on chain, deep enough"),
-            "settled": fmt.amounts(earnings.earned) if earnings.earned else self.tr("nothing credited yet"),
+            "settled": self._settled(earnings),
             "withdrawn": known if _pays_directly(status) else self.tr("not read from this contract"),
         }
+
+    def _settled(self, earnings: EarningsView) -> str:
+        counted = without(earnings.earned, earnings.pending)
+        lines = [fmt.amounts(counted)] if counted else []
+        if earnings.pending:
+            lines.append(self.tr("{amounts} pending").format(amounts=fmt.amounts(earnings.pending)))
+        return "\n".join(lines) if lines else self.tr("nothing credited yet")
 
 
 def _pays_directly(status: NodeStatus | None) -> bool:
