@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from fabstir_desktop.errors import ContextOverflow, GenerationError, ModelUnavai
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.inference.client import EngineClient
 from fabstir_desktop.inference.options import EngineLimits, EngineOptions
-from fabstir_desktop.jobs.generation import EngineState, Finished
+from fabstir_desktop.jobs.generation import Accepted, EngineState, Finished
 
 POISON = {
     "equal characters": "A" * 30_000,
@@ -36,7 +37,7 @@ async def test_poison_prompts_cost_at_most_their_own_request() -> None:
         await wait_until(lambda: len(bystander.token_ids) > 2)
         for name, prompt in POISON.items():
             try:
-                answer = await asyncio.wait_for(collect(engine, ask(prompt, 2)), 90)
+                answer = await asyncio.wait_for(collect(engine, ask(prompt, 2)), scaled(90))
                 assert len(answer.token_ids) <= 2, name
             except GenerationError:
                 pass
@@ -50,38 +51,52 @@ async def test_poison_prompts_cost_at_most_their_own_request() -> None:
         await engine.stop()
 
 
-async def test_poison_that_fits_is_read_while_others_get_their_tokens_and_a_newcomer_is_served() -> None:
-    """With a window that takes it, poison goes through the batch: a bystander's tokens go on all the while."""
-    engine = await ready_engine(parallel=3, context_window=4096)
-    prompts = {"equal characters": "A" * 12_000, "blank lines": "\n" * 6_000}
+async def tell_stories(engine: EngineClient, token_ids: list[int]) -> None:
+    """A client that never stops asking: its tokens are gathered in `token_ids`, whenever the model ends a story."""
+    for number in itertools.count(1):
+        answer = Answer(token_ids=token_ids)
+        await collect(engine, ask(f"Write a very long story about {number} cats.", 400, job_key="1"), answer)
+
+
+async def read_poison(engine: EngineClient, prompt: str, bystander: list[int]) -> tuple[int, str]:
+    """The bystander's tokens until the poison was read, and how it ended. A newcomer is served meanwhile."""
+    accepted, before, came, ending = asyncio.Event(), 0, 0, ""
+
+    async def read() -> None:
+        nonlocal before, came, ending
+        async for event in engine.generate(ask(prompt, 2, job_key="2")):
+            if isinstance(event, Accepted):
+                before = len(bystander)
+                accepted.set()
+                continue
+            came = came or len(bystander) - before
+            if isinstance(event, Finished):
+                ending = event.finish_reason
+
+    reading = asyncio.create_task(read())
+    await asyncio.wait_for(accepted.wait(), scaled(60))
+    newcomer = await asyncio.wait_for(collect(engine, ask("Say hello.", 2, job_key="3")), scaled(60))
+    assert len(newcomer.token_ids) == 2
+    await asyncio.wait_for(reading, scaled(120))
+    return came, ending
+
+
+@pytest.mark.parametrize("prompt", ["A" * 3_200, "\n" * 1_600, "\u0301" * 150], ids=["equal", "blank lines", "marks"])
+async def test_poison_that_fits_is_read_while_others_get_their_tokens_and_a_newcomer_is_served(prompt: str) -> None:
+    """With a window that takes it, poison goes through the batch in several chunks: a bystander's tokens go on meanwhile."""
+    engine = await ready_engine(parallel=3, context_window=1024)
+    bystander: list[int] = []
+    beside = asyncio.create_task(tell_stories(engine, bystander))
     try:
-        for name, prompt in prompts.items():
-            bystander = Answer()
-            beside = asyncio.create_task(collect(engine, ask("Write a very long story.", 3900, job_key="1"), bystander))
-            await wait_until(lambda seen=bystander: len(seen.token_ids) > 2)  # type: ignore[misc]
-            accepted, endings = asyncio.Event(), list[str]()
-
-            async def read(
-                text: str = prompt, is_accepted: asyncio.Event = accepted, ends: list[str] = endings
-            ) -> None:
-                async for event in engine.generate(ask(text, 2, job_key="2")):
-                    is_accepted.set()
-                    if isinstance(event, Finished):
-                        ends.append(event.finish_reason)
-
-            reading = asyncio.create_task(read())
-            await asyncio.wait_for(accepted.wait(), scaled(60))
-            before = len(bystander.token_ids)
-            newcomer = await asyncio.wait_for(collect(engine, ask("Say hello.", 2, job_key="3")), scaled(60))
-            await asyncio.wait_for(reading, scaled(120))
-            assert len(newcomer.token_ids) == 2, name
-            assert endings in (["stop"], ["length"]), f"{name} is decoded, not refused"
-            assert len(bystander.token_ids) > before + 2, f"the tokens beside {name} went on"
-            assert not beside.done()
-            beside.cancel()
-            await asyncio.gather(beside, return_exceptions=True)
+        await wait_until(lambda: len(bystander) > 2)
+        came, ending = await read_poison(engine, prompt, bystander)
+        assert ending in ("stop", "length"), "it is decoded, not refused"
+        assert came > 0, "the tokens beside it went on while it was read"
+        assert not beside.done()
         assert engine.status.restarts == 0
     finally:
+        beside.cancel()
+        await asyncio.gather(beside, return_exceptions=True)
         await engine.stop()
 
 
