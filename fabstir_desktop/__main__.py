@@ -40,11 +40,12 @@ def _be_a_child() -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    from fabstir_desktop import cli  # noqa: PLC0415
+    from fabstir_desktop import allocator, cli  # noqa: PLC0415
 
     call = cli.parse(arguments)
     if call.command is not None:
         return cli.run_command(call)
+    allocator.keep_little()
     overrides = _take_key(call.overrides)
     if call.headless or cli.no_display(call):
         from fabstir_desktop.headless import run_headless  # noqa: PLC0415 - imports no Qt

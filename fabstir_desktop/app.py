@@ -219,7 +219,10 @@ class DesktopApp:
     async def _start(self) -> None:
         """Import what is slow off the loop, then start the node and follow it."""
         await asyncio.to_thread(importlib.import_module, "fabstir_desktop.control")
-        await asyncio.to_thread(importlib.import_module, "fabstir_desktop.demo" if self._is_demo else "numpy")
+        if self._is_demo:
+            await asyncio.to_thread(importlib.import_module, "fabstir_desktop.demo")
+        elif self.window.isVisible():  # for the plot: a hidden window shows none
+            await asyncio.to_thread(importlib.import_module, "numpy")
         from fabstir_desktop.control import serve_control  # noqa: PLC0415
         from fabstir_desktop.habits import Habits  # noqa: PLC0415
         from fabstir_desktop.node import HostNode  # noqa: PLC0415

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import psutil
 
+from fabstir_desktop import allocator
 from fabstir_desktop.awake import Awake
 from fabstir_desktop.errors import FabstirError
 from fabstir_desktop.jobs.serving_hours import PauseCause, decide_pause, parse_serving_hours
@@ -25,6 +26,8 @@ from fabstir_desktop.tasks import OwnTasks
 log = logging.getLogger(__name__)
 
 LOOK_S = 5.0
+_FIRST_TIDY_S = 5.0
+_TIDY_S = 60.0
 
 
 class PausableNode(Protocol):
@@ -95,7 +98,8 @@ class Habits:
         return self._awake.is_held
 
     def start(self) -> None:
-        """Begin to look, if a setting asks for it."""
+        """Begin to look, if a setting asks for it, and to give back memory that is free."""
+        self._tasks.start(_keep_tidy(), "memory")
         settings = self._node.settings
         if self._hours or settings.pause_on_battery or settings.keep_awake:
             self._tasks.start(self._keep_looking(), "habits")
@@ -146,3 +150,11 @@ async def _off_the_loop(work: Callable[[], None]) -> None:
         work()
     else:
         await asyncio.to_thread(work)
+
+
+async def _keep_tidy() -> None:
+    """Give free memory back: soon, for much of it is what the imports left, and then from time to time."""
+    await asyncio.sleep(_FIRST_TIDY_S)
+    while True:
+        await asyncio.to_thread(allocator.give_back)
+        await asyncio.sleep(_TIDY_S)

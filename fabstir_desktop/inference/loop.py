@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from fabstir_desktop import allocator
 from fabstir_desktop.inference import machine, wire
 from fabstir_desktop.inference.core import EngineCore, StepReport
 from fabstir_desktop.inference.gpu import Needs, layer_attempts, shortfall
@@ -26,6 +27,8 @@ from fabstir_desktop.inference.templates import TemplateError
 
 GATHER_S = 0.002
 """How long an idle worker waits for more requests that begin together with the first."""
+IDLE_S = 2.0
+"""How long an idle worker keeps memory that is free before it gives it back."""
 PROGRESS_STEP = 0.02
 
 Send = Callable[[wire.Message], None]
@@ -90,6 +93,7 @@ def load_model(load: wire.Load, send: Send) -> Loaded:
             warning,
             sum(device.free_bytes for device in devices),
         )
+        allocator.give_back()  # what the reading of the vocabulary and the template left
         return Loaded(core, preparer, ready, log)
     raise failure
 
@@ -153,7 +157,7 @@ class DecodeLoop:
 
     def _take_work(self, report: StepReport) -> None:
         if not self._core.busy:
-            self._handle(self._work.get(), report)
+            self._handle(self._next_work(), report)
             deadline = time.monotonic() + GATHER_S
             while self._lanes.is_busy and (left := deadline - time.monotonic()) > 0:
                 try:
@@ -166,6 +170,14 @@ class DecodeLoop:
             except queue.Empty:
                 return
             self._handle(work, report)
+
+    def _next_work(self) -> Work:
+        """Wait for something to do; after a while of nothing, what earlier conversations left goes back to the system."""
+        try:
+            return self._work.get(timeout=IDLE_S)
+        except queue.Empty:
+            allocator.give_back()
+            return self._work.get()
 
     def _handle(self, work: Work, report: StepReport) -> None:
         if isinstance(work, wire.Cancel):
