@@ -84,6 +84,10 @@ class Settings(BaseSettings):
     max_unproven_tokens: int = _setting(
         5000, "Tokens a job may gather unproven before its prompts wait (also with the RPC down).", ge=1
     )
+    uneconomic_claims: Literal["claim", "hold"] = _setting(
+        "claim",
+        "Claims that earn less than their gas: make them all the same, or hold them back until they have grown.",
+    )
     batch_claims: bool = _setting(
         False,
         "Send up to ten claims in one transaction (EIP-7702: your account borrows the code for it). Cheaper; undone at once.",

@@ -31,7 +31,7 @@ from fabstir_desktop.jobs.status import ServerStatus, ServingState, WalletState,
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.server import exposure
 from fabstir_desktop.settings import Settings
-from fabstir_desktop.settlement.alerts import tell_deadlines, tell_headroom, tell_late, tell_margin
+from fabstir_desktop.settlement.alerts import claim_worth, tell_deadlines, tell_headroom, tell_late, tell_margin
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard, silent_endpoint_problem
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.contracts.base import ClaimRules, JobFacts, Refusal, RefusalKind
@@ -332,7 +332,7 @@ PRODUCERS: dict[str, Callable[[Path], Awaitable[list[Problem]]]] = {
     "G01": _chain(lambda endpoint: setattr(endpoint, "balance_wei", 10**12)),
     "G02": _chain(lambda endpoint: setattr(endpoint, "balance_wei", 1)),
     "G03": _too_dear,
-    "G04": _told(lambda board: tell_margin(board, _facts(), 100, QUOTE)),
+    "G04": _told(lambda board: tell_margin(board, JOB, claim_worth(_facts(), QUOTE), 100)),
     "T01": _late,
     "T02": _refused(RefusalKind.NOT_OURS, "the job belongs to another host"),
     "T03": _foreign_nonce,

@@ -21,6 +21,8 @@ class ClaimPolicy:
     maximum_tokens: int | None = None
     keep_tokens: int = 0
     """Left unclaimed while tokens stream, so that the last claim is not below a contract's minimum."""
+    holds_uneconomic: bool = False
+    """Claims that earn less than their gas wait, unless the host asks for them or prompts wait for the proof."""
     exposure_tokens: int | None = None
     """So many unproven tokens a job may gather before its prompts wait: at half of it they are claimed, whatever the
     threshold is."""
@@ -47,6 +49,35 @@ class ClaimLater:
     why: str
     is_busy: bool = False
     """Another claim of the job is on its way: ask again when it is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimWorth:
+    """What a token earns and what the claim costs, both in the smallest unit of the same money."""
+
+    price_per_token_wei: int
+    cost_wei: int
+
+    @property
+    def tokens_that_pay(self) -> int:
+        """The fewest tokens whose claim earns its gas; the price is above zero."""
+        return -(-self.cost_wei // self.price_per_token_wei)
+
+
+def hold_back(decision: ClaimNow, policy: ClaimPolicy, worth: ClaimWorth | None) -> ClaimLater | None:
+    """Whether a claim that is due is held back because it would earn less than its gas; None: it is made.
+
+    `worth` is None where it is not known, or gas and tokens are paid in different money: then it is made. Tokens of a claim
+    that is held gather into a larger one.
+    """
+    if not policy.holds_uneconomic or worth is None or worth.price_per_token_wei <= 0:
+        return None
+    if decision.reason in (ClaimReason.FORCED, ClaimReason.EXPOSURE):
+        return None
+    tokens, enough = decision.end - decision.start, worth.tokens_that_pay
+    if tokens >= enough:
+        return None
+    return ClaimLater(f"a claim of {tokens} tokens would earn less than its gas; with {enough} it pays")
 
 
 def due_threshold(threshold_tokens: int, exposure_tokens: int | None) -> int:

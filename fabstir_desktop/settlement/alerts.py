@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.claims import Slot
+from fabstir_desktop.jobs.policy import ClaimWorth
 from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.board import ProblemBoard
@@ -64,18 +65,24 @@ def tell_headroom(board: ProblemBoard, job_id: int, left_tokens: int) -> None:
     board.report(problem("J01", f"Job {job_id}: its deposit covers {covers}.", subject=str(job_id)))
 
 
-def tell_margin(board: ProblemBoard, facts: JobFacts | None, tokens: int, quote: Quote) -> None:
-    """G04 where a claim of the usual size earns less than its gas. Only ETH can be weighed against gas."""
+def claim_worth(facts: JobFacts | None, quote: Quote) -> ClaimWorth | None:
+    """What the job's tokens earn and their claim costs; None where it is not known. Only ETH can be weighed against gas."""
     if facts is None or facts.token != GAS_MONEY or facts.price_per_token_wei <= 0:
+        return None
+    return ClaimWorth(facts.price_per_token_wei, quote.likely_cost_wei)
+
+
+def tell_margin(board: ProblemBoard, job_id: int, worth: ClaimWorth | None, tokens: int) -> None:
+    """G04 where a claim of so many tokens earns less than its gas."""
+    if worth is None:
         return
-    subject = str(facts.job_id)
-    if tokens * facts.price_per_token_wei >= quote.likely_cost_wei:
-        board.clear("G04", subject=subject)
+    if tokens >= worth.tokens_that_pay:
+        board.clear("G04", subject=str(job_id))
         return
-    enough = -(-2 * quote.likely_cost_wei // facts.price_per_token_wei)
-    message = f"Job {facts.job_id}: at {tokens} tokens a claim earns less than its gas."
+    enough = -(-2 * worth.cost_wei // worth.price_per_token_wei)
+    message = f"Job {job_id}: at {tokens} tokens a claim earns less than its gas."
     advice = f"Claim every {enough} tokens: then gas costs at most half of what is earned."
-    board.report(problem("G04", message, subject=subject, advice=advice))
+    board.report(problem("G04", message, subject=str(job_id), advice=advice))
 
 
 def tell_head_age(board: ProblemBoard, age_s: float, rpc: str) -> None:

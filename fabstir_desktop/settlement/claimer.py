@@ -17,12 +17,12 @@ from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.claims import BATCH, Claim, ClaimReason, ClaimState, Slot
 from fabstir_desktop.jobs.events import ClaimChanged, JobChanged, TransactionChanged
-from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, ClaimPolicy, decide_claim
+from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, ClaimPolicy, decide_claim, hold_back
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.agreement import agreeing
-from fabstir_desktop.settlement.alerts import tell_margin
+from fabstir_desktop.settlement.alerts import claim_worth, tell_margin
 from fabstir_desktop.settlement.batching import batch_gas_limit
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
@@ -46,6 +46,8 @@ RETRY_S: dict[RefusalKind, float] = {
 }
 """How long to wait before a refused claim is tried again; other refusals: `LONG_RETRY_S`."""
 LONG_RETRY_S = 60.0
+HELD_RETRY_S = 60.0
+"""A claim that is held back for its gas is weighed again so often: it has grown by then, or gas is cheaper."""
 NOTE_BEGINS = "not claimed:"
 FREE_RETRIES = 1
 FIRST_REST_S = 60.0
@@ -95,6 +97,7 @@ class Claimer:
         *,
         threshold_tokens: int,
         exposure_tokens: int | None = None,
+        holds_uneconomic: bool = False,
     ) -> None:
         self._ledger = ledger
         self._client = client
@@ -106,6 +109,7 @@ class Claimer:
         self._feed = feed
         self._threshold_tokens = threshold_tokens
         self._exposure_tokens = exposure_tokens
+        self._holds_uneconomic = holds_uneconomic
 
     @property
     def policy(self) -> ClaimPolicy:
@@ -113,7 +117,13 @@ class Claimer:
         minimum = self._contract.rules.minimum_tokens
         # Where small claims are refused, so much is kept back that the last claim of a session is large enough.
         kept = minimum if minimum > 1 else 0
-        return ClaimPolicy(self._threshold_tokens, minimum, keep_tokens=kept, exposure_tokens=self._exposure_tokens)
+        return ClaimPolicy(
+            self._threshold_tokens,
+            minimum,
+            keep_tokens=kept,
+            holds_uneconomic=self._holds_uneconomic,
+            exposure_tokens=self._exposure_tokens,
+        )
 
     async def claim(self, job_id: int, trigger: ClaimReason | None) -> Submitted | ClaimLater:
         """Claim what the job has, if it is time. Raises ClaimWaits, ChainError, LedgerError, SignerLocked."""
@@ -169,12 +179,19 @@ class Claimer:
             if covered == 0:
                 raise
             return await self._make(job_id, replace(decision, end=decision.start + covered), facts)
-        if decision.reason in (
-            ClaimReason.THRESHOLD,
-            ClaimReason.EXPOSURE,
-        ):  # what is left at the end is claimed however little it is
-            tell_margin(self._board, facts, tokens, quote)
+        await self._weigh(job_id, decision, facts, quote)
         return Prepared(await self._plan(job_id, decision, made), quote, reverts)
+
+    async def _weigh(self, job_id: int, decision: ClaimNow, facts: JobFacts | None, quote: Quote) -> None:
+        """Say where a claim earns less than its gas. Raises ClaimWaits where the host wants such claims held back."""
+        worth = claim_worth(facts, quote)
+        held = hold_back(decision, self.policy, worth)
+        # What is left at the end is claimed however little it is: of that nothing is said, unless it is held.
+        if held is not None or decision.reason in (ClaimReason.THRESHOLD, ClaimReason.EXPOSURE):
+            tell_margin(self._board, job_id, worth, decision.end - decision.start)
+        if held is not None:
+            await self._note(job_id, f"{NOTE_BEGINS} {held.why}")
+            raise ClaimWaits(held.why, retry_s=HELD_RETRY_S)
 
     async def _covered(self, job_id: int, tokens: int, refusal: Refusal) -> int:
         """For a contract that cannot be asked: how many of the tokens its deposit still covers, if that is the cause."""

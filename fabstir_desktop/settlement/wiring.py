@@ -82,6 +82,7 @@ def _make_parts(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> Manage
         board,
         feed,
         threshold_tokens=wiring.settings.checkpoint_threshold,
+        holds_uneconomic=wiring.settings.uneconomic_claims == "hold",
         exposure_tokens=wiring.settings.max_unproven_tokens,
     )
     history = History(*common, attribution, outbox.nonces, board, feed, host=signer.address)

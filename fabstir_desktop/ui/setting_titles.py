@@ -64,6 +64,7 @@ def _of_the_chain() -> dict[str, str]:
         "earnings_from": translate("settings", "Earned counts from"),
         "max_fee_gwei": translate("settings", "Fee cap (gwei)"),
         "max_unproven_tokens": translate("settings", "Unproven tokens a job may gather"),
+        "uneconomic_claims": translate("settings", "Claims that cost more than they earn"),
         "batch_claims": translate("settings", "Several claims in one transaction"),
         "settlement_poll_seconds": translate("settings", "Look at the chain every (seconds)"),
         "rpc_url": translate("settings", "RPC endpoints"),

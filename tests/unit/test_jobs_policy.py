@@ -12,8 +12,10 @@ from fabstir_desktop.jobs.policy import (
     ClaimLater,
     ClaimNow,
     ClaimPolicy,
+    ClaimWorth,
     decide_claim,
     due_threshold,
+    hold_back,
     is_deadline_due,
 )
 
@@ -174,3 +176,25 @@ def test_a_deadline_is_met_when_half_of_its_time_has_passed_or_little_is_left(
 ) -> None:
     due = is_deadline_due(passed_s, window_s, window_s, margin_s)
     assert due == (window_s - passed_s <= window_s / 2 or window_s - passed_s <= margin_s)
+
+
+@given(
+    tokens=st.integers(1, 10**7),
+    price=st.integers(0, 10**18),
+    cost=st.integers(0, 10**21),
+    reason=st.sampled_from(ClaimReason),
+    holds=st.booleans(),
+)
+def test_only_a_claim_that_loses_money_is_held_and_only_where_the_host_wants_it(
+    tokens: int, price: int, cost: int, reason: ClaimReason, holds: bool
+) -> None:
+    held = hold_back(ClaimNow(5, 5 + tokens, reason), ClaimPolicy(holds_uneconomic=holds), ClaimWorth(price, cost))
+    is_always_made = reason in (ClaimReason.FORCED, ClaimReason.EXPOSURE)
+    assert (held is not None) == (holds and price > 0 and tokens * price < cost and not is_always_made)
+    if held is not None:
+        enough = int(held.why.split("with ")[1].split()[0])
+        assert enough * price >= cost > (enough - 1) * price, "it says with how many tokens it pays"
+
+
+def test_a_claim_whose_worth_is_not_known_is_made() -> None:
+    assert hold_back(ClaimNow(0, 100, ClaimReason.THRESHOLD), ClaimPolicy(holds_uneconomic=True), None) is None

@@ -102,6 +102,7 @@ class SettingsPage(Page):
                     "earnings_from",
                     "max_fee_gwei",
                     "max_unproven_tokens",
+                    "uneconomic_claims",
                     "batch_claims",
                     "settlement_poll_seconds",
                 ],
