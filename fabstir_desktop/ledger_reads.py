@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TypeVar
 
 from fabstir_desktop.errors import EnvironmentFault
-from fabstir_desktop.jobs.views import EarningsPoint, EarningsView, JobView, TransactionView
+from fabstir_desktop.jobs.views import ClaimView, EarningsPoint, EarningsView, JobView, TransactionView
 from fabstir_desktop.ledger.ledger import Ledger
 
 _Part = TypeVar("_Part")
@@ -31,6 +31,10 @@ class LedgerReads:
     async def job(self, job_id: int) -> JobView | None:
         """One job's row; None if it is not known."""
         return await running(self._ledger).job_view(job_id)
+
+    async def claims(self, job_id: int) -> list[ClaimView]:
+        """The job's claims, newest first, each with its transaction."""
+        return await running(self._ledger).claim_views(job_id)
 
     async def transactions(self, limit: int | None = None) -> list[TransactionView]:
         """Transactions, newest first; all of them without a limit."""

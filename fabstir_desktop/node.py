@@ -26,7 +26,7 @@ from fabstir_desktop.jobs.diagnosis import derive_problems, describe_gap
 from fabstir_desktop.jobs.events import GapNoticed, ServingChanged, WalletChanged
 from fabstir_desktop.jobs.generation import Engine
 from fabstir_desktop.jobs.ids import Venue
-from fabstir_desktop.jobs.inspections import BundleText, ChainJob, ModelOnDisk
+from fabstir_desktop.jobs.inspections import BundleText, ChainJob, ChainTransaction, ModelOnDisk
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.status import (
     BatchingStatus,
@@ -294,6 +294,10 @@ class HostNode(LedgerReads):
     async def chain_job(self, job_id: int) -> ChainJob:
         """What the contract says of the job; says why where it says nothing."""
         return await read_chain_job(running(self._settlement), job_id)
+
+    async def look_up(self, tx_hash: str) -> ChainTransaction:
+        """What every endpoint says of a transaction. Raises UserError, ChainError."""
+        return await running(self._settlement).look_up(tx_hash)
 
     async def speed_up(self, tx_hash: str) -> str:
         """Raise the fee of a waiting claim; returns the new hash. Raises UserError, ChainError, LedgerError."""

@@ -20,7 +20,7 @@ from fabstir_desktop.jobs.events import (
     WalletChanged,
 )
 from fabstir_desktop.jobs.generation import EngineState, EngineStatus, ModelInfo
-from fabstir_desktop.jobs.inspections import BundleText, ChainJob, ModelOnDisk
+from fabstir_desktop.jobs.inspections import BundleText, ChainJob, ChainTransaction, ModelOnDisk
 from fabstir_desktop.jobs.problems import Problem, ProblemList
 from fabstir_desktop.jobs.status import (
     ChainState,
@@ -36,6 +36,7 @@ from fabstir_desktop.jobs.status import (
 )
 from fabstir_desktop.jobs.views import (
     ClaimedRange,
+    ClaimView,
     EarningsPoint,
     EarningsView,
     JobView,
@@ -174,6 +175,8 @@ class FakeNode:
         self.transaction_rows: list[TransactionView] = []
         self.earnings_view: EarningsView | None = None
         self.points: list[EarningsPoint] = []
+        self.claim_rows: dict[int, list[ClaimView]] = {}
+        self.chain_transaction = ChainTransaction(21_334_001, 3, True, 2)
         self.journal_lines: list[tuple[float, str]] = []
         self.chain_jobs: dict[int, ChainJob] = {}
         self.calls: list[tuple[Any, ...]] = []
@@ -354,6 +357,13 @@ class FakeNode:
     async def chain_job(self, job_id: int) -> ChainJob:
         self.calls.append(("chain_job", job_id))
         return self.chain_jobs.get(job_id) or ChainJob(job_id, self.job_by_id[job_id].proven, "", time.time())
+
+    async def claims(self, job_id: int) -> list[ClaimView]:
+        return list(self.claim_rows.get(job_id, ()))
+
+    async def look_up(self, tx_hash: str) -> ChainTransaction:
+        await self._command("look_up", tx_hash)
+        return self.chain_transaction
 
     async def speed_up(self, tx_hash: str) -> str:
         await self._command("speed_up", tx_hash)

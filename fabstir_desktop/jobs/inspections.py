@@ -39,6 +39,17 @@ class ChainJob:
 
 
 @dataclass(frozen=True, slots=True)
+class ChainTransaction:
+    """What every endpoint said of a transaction when asked. `deep` counts its own block; None: in no block that they know."""
+
+    block: int | None
+    deep: int | None
+    succeeded: bool | None
+    asked: int
+    """How many endpoints answered."""
+
+
+@dataclass(frozen=True, slots=True)
 class BundleText:
     """One file of a diagnostic bundle; `redactions` is how many places were blanked in it."""
 

@@ -53,6 +53,19 @@ class ClaimedRange:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimView:
+    """A claim of a job: tokens `[start, end)`, its state's word (`ClaimState`), and its transaction if it has one."""
+
+    claim_id: int
+    start: int
+    end: int
+    state: str
+    tx_hash: str | None
+    note: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class TransactionView:
     """An attempt's row. `state`: signed, sent, included, confirmed, final, reverted, replaced, dropped."""
 

@@ -20,7 +20,7 @@ from fabstir_desktop.jobs.claims import Attempt, Claim, ClaimReason, ClaimState,
 from fabstir_desktop.jobs.generation import FinishReason
 from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.jobs.landed import LandedClaim
-from fabstir_desktop.jobs.views import EarningsPoint, EarningsView, JobView, TransactionView
+from fabstir_desktop.jobs.views import ClaimView, EarningsPoint, EarningsView, JobView, TransactionView
 from fabstir_desktop.ledger import claims, journal, recovery, series, slots, tokens, views
 from fabstir_desktop.ledger import payments as chain_facts
 from fabstir_desktop.ledger.engine import LedgerEngine, open_engine, open_view_engine
@@ -334,6 +334,10 @@ class Ledger:
     async def job_view(self, job_id: int) -> JobView | None:
         """One job's row."""
         return await self._engine.read(lambda db: views.read_job_view(db, self._venue_id, job_id))
+
+    async def claim_views(self, job_id: int, *, limit: int = 1000) -> list[ClaimView]:
+        """The job's claims, newest first, each with its transaction."""
+        return await self._engine.read(lambda db: views.read_claim_views(db, self._venue_id, job_id, limit))
 
     async def transaction_views(self, *, limit: int | None = None, slot_id: int | None = None) -> list[TransactionView]:
         """Attempts, newest first; all of them without a limit."""

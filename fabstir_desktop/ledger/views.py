@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 
 from fabstir_desktop.jobs.claims import SlotState
-from fabstir_desktop.jobs.views import ClaimedRange, EarningsView, JobView, TokenAmount, TransactionView
+from fabstir_desktop.jobs.views import ClaimedRange, ClaimView, EarningsView, JobView, TokenAmount, TransactionView
 from fabstir_desktop.ledger.rows import fetch_row, fetch_rows, fetch_value
 from fabstir_desktop.ledger.schema import DIGITS_OF_A_LIMB
 
@@ -174,6 +174,23 @@ def _transaction_state(
     if not is_mined:
         return "replaced"
     return slot_state if succeeded else "reverted"
+
+
+def read_claim_views(db: apsw.Connection, venue_id: int, job_id: int, limit: int) -> list[ClaimView]:
+    """The job's claims, newest first, each with the transaction that carries it: the mined one, else the newest attempt."""
+    rows = fetch_rows(
+        db,
+        "SELECT c.id, c.range_start, c.range_end, c.state, coalesce(c.foreign_hash, s.mined_hash, "
+        "(SELECT a.tx_hash FROM attempt a WHERE a.slot = s.id ORDER BY a.number DESC LIMIT 1)), c.note, c.created_at "
+        "FROM claim c JOIN job j ON j.id = c.job LEFT JOIN slot s ON s.id = "
+        "(SELECT b.slot FROM binding b WHERE b.claim = c.id ORDER BY b.released IS NULL DESC, b.slot DESC LIMIT 1) "
+        "WHERE j.venue = ? AND j.job_id = ? ORDER BY c.sequence DESC LIMIT ?",
+        (venue_id, str(job_id), limit),
+    )
+    return [
+        ClaimView(claim_id, start, end, state, None if tx_hash is None else f"0x{tx_hash.hex()}", note, created_at)
+        for claim_id, start, end, state, tx_hash, note, created_at in rows
+    ]
 
 
 def read_earnings(db: apsw.Connection, venue_id: int, chain_id: int) -> EarningsView:

@@ -13,6 +13,7 @@ from functools import partial
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.ids import Venue
+from fabstir_desktop.jobs.inspections import ChainTransaction
 from fabstir_desktop.jobs.policy import due_threshold
 from fabstir_desktop.jobs.status import BatchingStatus, ChainStatus, CheckpointOutcome
 from fabstir_desktop.ledger.ledger import Ledger
@@ -30,6 +31,7 @@ from fabstir_desktop.settlement.contracts.node_register import NodeRegister
 from fabstir_desktop.settlement.delegation_keeper import BatchingSwitch
 from fabstir_desktop.settlement.diagnosis import ChainCheck, check_chain, check_claim, claim_not_tried
 from fabstir_desktop.settlement.explorers import explorer_url
+from fabstir_desktop.settlement.looking_up import look_up
 from fabstir_desktop.settlement.monitor import Backlog, ChainMonitor
 from fabstir_desktop.settlement.rpc_pool import Endpoint, RpcPool
 from fabstir_desktop.settlement.speeding import CannotSpeedUp
@@ -169,6 +171,13 @@ class Settlement:
     async def read_job(self, job_id: int) -> JobFacts | None:
         """The job as the contract holds it now; None where it cannot be asked. Raises ChainError."""
         return await self._contract.read_job(job_id)
+
+    async def look_up(self, tx_hash: str) -> ChainTransaction:
+        """Ask every endpoint for the transaction, and look again at what is on its way. Raises ChainError, UserError."""
+        found = await look_up(self._client, tx_hash)
+        if self._manager is not None:
+            self._manager.retry_now()
+        return found
 
     async def speed_up(self, tx_hash: str) -> str:
         """Raise the fee of a waiting claim; returns the new hash. Raises CannotSpeedUp, ChainError, LedgerError."""

@@ -111,6 +111,21 @@ def job_sign(state: str) -> str:
     }.get(state, "•")
 
 
+def claim_word(state: str) -> str:
+    """A claim's state as a word."""
+    return {
+        "planned": translate("words", "Planned"),
+        "bound": translate("words", "Signed"),
+        "included": translate("words", "In a block"),
+        "confirmed": translate("words", "Confirmed"),
+        "final": translate("words", "Final"),
+        "reopened": translate("words", "Sent again"),
+        "held": translate("words", "Held back"),
+        "void": translate("words", "Withdrawn"),
+        "written_off": translate("words", "Cannot be paid"),
+    }.get(state, state)
+
+
 def transaction_word(state: str) -> str:
     """A transaction's state as a word."""
     return {

@@ -29,6 +29,16 @@
     </message>
 </context>
 <context>
+    <name>TransactionsPage</name>
+    <message numerus="yes">
+        <source>%n endpoint(s) answered</source>
+        <translation>
+            <numerusform>%n endpoint answered</numerusform>
+            <numerusform>%n endpoints answered</numerusform>
+        </translation>
+    </message>
+</context>
+<context>
     <name>Tray</name>
     <message numerus="yes">
         <source>Keeping the computer awake: %n request(s) running</source>

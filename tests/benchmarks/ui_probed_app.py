@@ -1,7 +1,9 @@
 """The real tray app with a probe in its loop; started by `ui_serving.py`, with the product's own arguments.
 
-The probe asks for a turn every 5 ms and writes down how late it came, in a file that PROBE_REPORT names: time (monotonic, in
-seconds) and lateness in milliseconds, at the end. PROBE_JOBS jobs get a token each, ten times a second, in the real ledger.
+The probe asks for a turn every 5 ms and writes down, in a file that PROBE_REPORT names: when it came (monotonic, in seconds),
+how late, and what the loop's own thread computed meanwhile (in milliseconds). On a machine whose cores others want too,
+lateness is theirs as well; what was computed is ours alone. PROBE_JOBS jobs get a token each, ten times a second, in the real
+ledger.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ async def sample(report: Path) -> None:
     loop, found = asyncio.get_running_loop(), []
     try:
         while True:
-            due = loop.time() + EVERY_S
+            due, worked = loop.time() + EVERY_S, time.thread_time()
             await asyncio.sleep(EVERY_S)
-            found.append((time.monotonic(), round((loop.time() - due) * 1000, 3)))
+            late, worked = loop.time() - due, time.thread_time() - worked
+            found.append((time.monotonic(), round(late * 1000, 3), round(worked * 1000, 3)))
     finally:
         report.write_text(json.dumps(found))
 

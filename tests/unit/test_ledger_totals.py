@@ -100,3 +100,19 @@ async def test_an_older_ledger_gets_its_totals_from_its_rows(tmp_path: Path, ver
         earnings = await ledger.earnings()
         assert (earnings.earned, earnings.treasury) == (eth(LARGEST + 7), eth(20))
     check_file(path)
+
+
+async def test_the_claims_of_a_job_have_the_transaction_that_carries_them(tmp_path: Path) -> None:
+    async with opened(tmp_path / "ledger.db") as ledger:
+        await count(ledger, 1, 200)
+        first = await plan(ledger, 1, 0, 100)
+        slot = await ledger.bind([first.claim_id], sender=HOST, nonce=0, attempt=attempt(1))
+        await ledger.add_attempt(slot.slot_id, attempt(2))
+        assert [view.tx_hash for view in await ledger.claim_views(1)] == ["0x" + attempt(2).tx_hash.hex()]
+        await ledger.mark_included(slot.slot_id, fact(attempt(1), 5))
+        await ledger.mark_confirmed(slot.slot_id)
+        await plan(ledger, 1, 100, 200)
+        views = await ledger.claim_views(1)
+        assert [(view.start, view.end, view.state) for view in views] == [(100, 200, "planned"), (0, 100, "confirmed")]
+        assert [view.tx_hash for view in views] == [None, "0x" + attempt(1).tx_hash.hex()]
+        assert await ledger.claim_views(2) == []

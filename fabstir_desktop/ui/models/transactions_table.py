@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from PySide6.QtCore import QObject
 from PySide6.QtGui import QColor
@@ -23,7 +25,13 @@ class TransactionsModel(KeyedTableModel[TransactionView]):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__((), parent)
+        self._newest_by_hash: dict[str, float] = {}
         self._columns = self._make_columns()
+
+    def show(self, rows: Mapping[Any, TransactionView]) -> None:
+        """Become these rows; what was replaced stays below what took its place, however late that was signed."""
+        self._newest_by_hash = _newest_of_each(rows)
+        super().show(rows)
 
     def grow_older(self) -> None:
         """Write the ages of waiting transactions anew."""
@@ -34,7 +42,7 @@ class TransactionsModel(KeyedTableModel[TransactionView]):
             Column(
                 self.tr("Time"),
                 lambda row: fmt.clock(row.created_at),
-                lambda row: row.created_at,
+                self._age,
                 tip=lambda row: fmt.full_time(row.created_at),
             ),
             Column(self.tr("Kind"), lambda row: kind_word(row.kind), lambda row: kind_word(row.kind)),
@@ -63,11 +71,14 @@ class TransactionsModel(KeyedTableModel[TransactionView]):
             ),
             Column(
                 self.tr("Hash"),
-                lambda row: fmt.short_hash(row.tx_hash),
+                _hash,
                 lambda row: row.tx_hash,
                 tip=lambda row: row.tx_hash,
             ),
         )
+
+    def _age(self, row: TransactionView) -> tuple[float, float]:
+        return self._newest_by_hash.get(row.tx_hash, row.created_at), row.created_at
 
     def _jobs(self, row: TransactionView) -> str:
         if not row.claims:
@@ -81,6 +92,22 @@ class TransactionsModel(KeyedTableModel[TransactionView]):
         if row.state in PENDING_STATES:
             return f"{text} {fmt.duration(time.time() - row.created_at)}"
         return f"{text}: {row.error}" if row.error and row.state == "reverted" else text
+
+
+def _hash(row: TransactionView) -> str:
+    return f"↳ {fmt.short_hash(row.tx_hash)}" if row.state == "replaced" else fmt.short_hash(row.tx_hash)
+
+
+def _newest_of_each(rows: Mapping[Any, TransactionView]) -> dict[str, float]:
+    """By hash when the newest transaction of its nonce was signed: the one that in the end took its place."""
+    replaced_by = {row.replaces: row for row in rows.values() if row.replaces is not None}
+    newest: dict[str, float] = {}
+    for row in rows.values():
+        last = row
+        while last.tx_hash in replaced_by:
+            last = replaced_by[last.tx_hash]
+        newest[row.tx_hash] = last.created_at
+    return newest
 
 
 def tokens_of(row: TransactionView) -> int | None:

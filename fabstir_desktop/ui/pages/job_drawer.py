@@ -1,4 +1,4 @@
-"""Everything about one job: counts, its transactions, what happened when, and the claim button with its reason."""
+"""Everything about one job: counts, its claims, what happened when, and the claim button with its reason."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import time
 import shiboken6
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QListWidget, QVBoxLayout
+from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QListWidget, QTabWidget, QVBoxLayout
 
 from fabstir_desktop.jobs.inspections import ChainJob
-from fabstir_desktop.jobs.views import JobView
+from fabstir_desktop.jobs.views import ClaimView, JobView
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.bridge import Bridge
+from fabstir_desktop.ui.pages.job_claims import JobClaims
 from fabstir_desktop.ui.reasons import claim_refusal
 from fabstir_desktop.ui.widgets.basics import (
     CopyField,
     button,
-    column,
     icon_button,
     label,
     row,
@@ -36,6 +36,8 @@ class JobDrawer(QFrame):
 
     submitRequested = Signal(object)
     closed = Signal()
+    transactionRequested = Signal(str)
+    """By its hash."""
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__()
@@ -66,17 +68,23 @@ class JobDrawer(QFrame):
         body = QHBoxLayout()
         body.setSpacing(24)
         body.addLayout(self._make_counts(), 2)
-        body.addLayout(self._make_timeline(), 3)
+        body.addWidget(self._make_tabs(), 3)
         layout.addLayout(body, 1)
 
-    def _make_timeline(self) -> QVBoxLayout:
+    def _make_tabs(self) -> QTabWidget:
         self.timeline = QListWidget()
         self.timeline.setFrameShape(QFrame.Shape.NoFrame)
         self.timeline.setWordWrap(True)
         self.timeline.setSpacing(1)
         self.timeline.setAccessibleName(self.tr("What happened to this job, newest first"))
         self.timeline.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        return column(label(self.tr("WHAT HAPPENED"), "caption"), self.timeline, spacing=4)
+        self.claims = JobClaims(self._bridge)
+        self.claims.transactionRequested.connect(self.transactionRequested)
+        tabs = QTabWidget()
+        tabs.setDocumentMode(True)
+        tabs.addTab(self.timeline, self.tr("What happened"))
+        tabs.addTab(self.claims, self.tr("Claims"))
+        return tabs
 
     def _make_counts(self) -> QGridLayout:
         grid = QGridLayout()
@@ -133,6 +141,7 @@ class JobDrawer(QFrame):
         set_text(self.submit_reason, reason or claimed)
         if is_other:
             self.timeline.clear()
+            self.claims.show_claims([])
             self._chain = None
             self._read_journal()
             self._ask_chain()
@@ -201,7 +210,12 @@ class JobDrawer(QFrame):
             if self._job is not None and self._job.job_id == job.job_id:
                 self._show_lines(lines)
 
+        def show_claims(claims: list[ClaimView]) -> None:
+            if self._job is not None and self._job.job_id == job.job_id:
+                self.claims.show_claims(claims)
+
         self._bridge.run(node.journal(job.job_id), done=show)
+        self._bridge.run(node.claims(job.job_id), done=show_claims)
 
     def _show_lines(self, lines: list[tuple[float, str]]) -> None:
         if lines == self._lines and self.timeline.count() == len(lines):

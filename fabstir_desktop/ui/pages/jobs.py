@@ -46,11 +46,12 @@ class JobsPage(Page):
         self.model = JobsModel(self)
         self.proxy = ValueSortProxy(self)
         self.proxy.setSourceModel(self.model)
-        self.table = make_table(self.proxy, self.tr("Jobs"), (13, 13, 7, 7, 7, 7, 6, 14, 11), stretch=7)
+        self.table = make_table(self.proxy, self.tr("Jobs"), (11, 13, 7, 7, 7, 7, 6, 12, 13), stretch=7)
         sort_newest_first(self.table, JobsModel.JOB)  # a key that does not change: rows stay where they are
         self.drawer = JobDrawer(bridge)
         self.drawer.submitRequested.connect(self.submitJobRequested)
         self.drawer.closed.connect(self._close_drawer)
+        self.drawer.transactionRequested.connect(lambda tx_hash: self.pageRequested.emit("transactions", tx_hash))
         self.drawer.setVisible(False)
         layout.addLayout(self._make_filters())
         layout.addWidget(self._make_body(), 1)

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 
 from PySide6.QtCore import QPoint, Qt, QUrl
 from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence
-from PySide6.QtWidgets import QButtonGroup, QHBoxLayout, QMenu, QStackedWidget
+from PySide6.QtWidgets import QButtonGroup, QHBoxLayout, QMenu, QPushButton, QStackedWidget
 
+from fabstir_desktop.jobs.inspections import ChainTransaction
 from fabstir_desktop.jobs.views import TransactionView
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.bridge import Bridge
@@ -35,26 +36,11 @@ class TransactionsPage(Page):
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__(bridge)
-        self.copy_button = button(self.tr("Copy hash"), self.copy_hash, icon="copy")
-        self.open_button = button(self.tr("Open in explorer"), self.open_in_explorer, icon="open")
-        self.speed_up_button = button(self.tr("Speed up"), self.speed_up, icon="play")
-        self.speed_up_button.setToolTip(
-            self.tr("Send the same claim again with an eighth more in fees and the same nonce: only one is ever mined.")
-        )
-        self.recheck_button = button(self.tr("Check chain now"), self._recheck, icon="refresh")
-        self.export_button = button(self.tr("Save as CSV…"), self._export, icon="download")
-        tools = (
-            self.speed_up_button,
-            self.copy_button,
-            self.open_button,
-            self.recheck_button,
-            self.export_button,
-        )
-        layout = self.lay_out(self.tr("Transactions"), *tools, scrolls=False)
+        layout = self.lay_out(self.tr("Transactions"), *self._make_tools(), scrolls=False)
         self.model = TransactionsModel(self)
         self.proxy = ValueSortProxy(self)
         self.proxy.setSourceModel(self.model)
-        self.table = make_table(self.proxy, self.tr("Transactions"), (12, 5, 11, 6, 30, 7, 18, 15), stretch=4)
+        self.table = make_table(self.proxy, self.tr("Transactions"), (12, 5, 9, 6, 30, 7, 17, 17), stretch=4)
         sort_newest_first(self.table, TransactionsModel.TIME)
         self.detail = label("", "muted", wrap=True, selectable=True)
         self.empty = EmptyState(
@@ -72,6 +58,26 @@ class TransactionsPage(Page):
         layout.addLayout(self._make_more())
         layout.addWidget(self.detail)
         self._connect(bridge)
+
+    def _make_tools(self) -> tuple[QPushButton, ...]:
+        self.copy_button = button(self.tr("Copy hash"), self.copy_hash, icon="copy")
+        self.open_button = button(self.tr("Open in explorer"), self.open_in_explorer, icon="open")
+        self.speed_up_button = button(self.tr("Speed up"), self.speed_up, icon="play")
+        self.speed_up_button.setToolTip(
+            self.tr("Send the same claim again with an eighth more in fees and the same nonce: only one is ever mined.")
+        )
+        self.recheck_button = button(self.tr("Check chain now"), self.recheck, icon="refresh")
+        self.recheck_button.setToolTip(
+            self.tr("Asks every endpoint for the chosen transaction; without one, looks at the chain as a whole.")
+        )
+        self.export_button = button(self.tr("Save as CSV…"), self._export, icon="download")
+        return (
+            self.speed_up_button,
+            self.copy_button,
+            self.open_button,
+            self.recheck_button,
+            self.export_button,
+        )
 
     def _connect(self, bridge: Bridge) -> None:
         self.table.selectionModel().selectionChanged.connect(lambda *_: self._choose())
@@ -145,6 +151,7 @@ class TransactionsPage(Page):
         view: TransactionView | None = chosen_row(self.table)
         self.copy_button.setEnabled(view is not None)
         self.speed_up_button.setEnabled(view is not None and _can_speed_up(view))
+        self.recheck_button.setText(self.tr("Check chain now") if view is None else self.tr("Check this one now"))
         self.open_button.setEnabled(view is not None and self._link(view) is not None)
         set_text(self.detail, self._describe(view) if view else self.tr("Choose a transaction to see all of it."))
 
@@ -198,6 +205,7 @@ class TransactionsPage(Page):
         menu.addAction(self.tr("Copy hash"), self.copy_hash)
         opening = menu.addAction(self.tr("Open in explorer"), self.open_in_explorer)
         opening.setEnabled(self._link(view) is not None)
+        menu.addAction(self.tr("Check this one now"), self.recheck)
         faster = menu.addAction(self.tr("Speed up"), self.speed_up)
         faster.setEnabled(_can_speed_up(view))
         for claim in view.claims:
@@ -206,14 +214,33 @@ class TransactionsPage(Page):
             going.triggered.connect(lambda _checked=False, wanted=wanted: self.pageRequested.emit("jobs", wanted))
         menu.popup(self.table.viewport().mapToGlobal(position))
 
-    def _recheck(self) -> None:
-        if self.bridge.node is not None:
+    def recheck(self) -> None:
+        """Ask every endpoint for the chosen transaction, or look at the chain if none is chosen."""
+        node, view = self.bridge.node, chosen_row(self.table)
+        if node is None:
+            return
+        if view is None:
             done = self.tr("The chain was read again.")
             self.bridge.run(
-                self.bridge.node.refresh_chain(),
-                done=lambda _: self.bridge.noticed.emit(done),
-                busy=self.recheck_button,
+                node.refresh_chain(), done=lambda _: self.bridge.noticed.emit(done), busy=self.recheck_button
             )
+            return
+
+        def tell(found: ChainTransaction) -> None:
+            self.bridge.noticed.emit(f"{fmt.short_hash(view.tx_hash)}: {self._found(found)}")
+
+        self.bridge.run(node.look_up(view.tx_hash), done=tell, busy=self.recheck_button)
+
+    def _found(self, found: ChainTransaction) -> str:
+        asked = self.tr("%n endpoint(s) answered", "", found.asked)
+        if found.block is None:
+            return self.tr("in no block that they know of; {asked}").format(asked=asked)
+        said = (
+            self.tr("in block {block}, {deep} deep")
+            if found.succeeded
+            else self.tr("reverted in block {block}, {deep} deep")
+        )
+        return f"{said.format(block=found.block, deep=fmt.count(found.deep))}; {asked}"
 
     def _export(self) -> None:
         save_text(self, self.tr("Save the transactions"), "fabstir-transactions.csv", self._all_as_csv, self.bridge)
