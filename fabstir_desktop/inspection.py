@@ -32,12 +32,17 @@ _CHAIN_LIMIT_S = 10.0
 
 
 async def find_models(folders: Sequence[Path], settings: Settings) -> list[ModelOnDisk]:
-    """Read the headers of the model files in these folders and estimate whether each fits. Never raises for a file."""
+    """Read the headers of the model files in these folders, and in that of MODEL_PATH, and estimate whether each fits.
+
+    Never raises for a file.
+    """
     return await asyncio.to_thread(_find_models, folders, settings)
 
 
 def _find_models(folders: Sequence[Path], settings: Settings) -> list[ModelOnDisk]:
     found: list[ModelOnDisk] = []
+    if settings.model_path is not None:  # a folder of models, or the one that the file lies in
+        folders = [*folders, settings.model_path if settings.model_path.is_dir() else settings.model_path.parent]
     for folder in dict.fromkeys(folder.resolve() for folder in folders if folder.is_dir()):
         try:
             listed = list_models(folder)
@@ -54,7 +59,17 @@ def _described(model: ModelFile | ModelFileError, settings: Settings) -> ModelOn
     window = settings.context_window or automatic_window(model, streams)
     fit = estimate_fit(model, window, streams)
     detail = " ".join(part for part in (model.architecture, model.quantisation) if part)
-    return ModelOnDisk(model.path.name, detail, model.path, model.size_bytes, fit.needed_bytes, fit.free_bytes)
+    return ModelOnDisk(
+        model.path.name,
+        detail,
+        model.path,
+        model.size_bytes,
+        fit.needed_bytes,
+        fit.free_bytes,
+        model.parameter_count,
+        model.context_length or None,
+        model.has_template,
+    )
 
 
 async def read_chain_job(settlement: Settlement, job_id: int) -> ChainJob:

@@ -99,7 +99,9 @@ class Settings(BaseSettings):
     )
     settlement_poll_seconds: float = _setting(2.0, "How often receipts and events are looked for.", gt=0, le=600)
 
-    model_path: Path | None = _setting(None, "The GGUF file to serve.", "after running jobs")
+    model_path: Path | None = _setting(
+        None, "The GGUF file to serve, or a folder with one; the Models page changes it without a restart.", RESTART
+    )
     engine_url: str | None = _setting(
         None, "Address of an OpenAI-compatible server (vLLM, SGLang, llama-server) to use instead of a local model."
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from fabstir_desktop.errors import GenerationError, LedgerError, ModelFileError, ModelUnavailable
 from fabstir_desktop.inference.factory import describe_server
+from fabstir_desktop.inference.machine import machine_has_gpu
 from fabstir_desktop.inference.model_files import inspect_model
 from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.jobs.problems import Severity
@@ -32,17 +33,24 @@ _ANSWER_LIMIT_S = 60.0
 _JOBS_TRIED = 5
 _STOP_PAYMENT = frozenset({"C02", "C05", "T02"})
 """Warnings of the running app with which claims are not paid: no contact, contract paused, claims refused."""
+_GPU_ACTION = "install a llama-cpp-python built for your GPU and look at its driver, or lower GPU_LAYERS"
 _LOW_DISK_BYTES = 200 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One finding. `passed` False means that it would stop payment."""
+    """One finding. `passed` False means that it would stop payment; a note costs speed, not money."""
 
     name: str
     passed: bool
     detail: str
     action: str = ""
+    is_note: bool = False
+
+    def __str__(self) -> str:
+        advice = f" -> {self.action}" if self.action and (self.is_note or not self.passed) else ""
+        mark = "FAILED" if not self.passed else "note  " if self.is_note else "ok    "
+        return f"{mark}  {self.name}: {self.detail}{advice}"
 
 
 async def run_doctor(settings: Settings) -> int:
@@ -51,7 +59,7 @@ async def run_doctor(settings: Settings) -> int:
     wallet = Wallet(settings.data_dir, environment_key=settings.host_private_key)
     try:
         key, signer = await _check_key(wallet, settings, running)
-        lines = [key, await _check_engine(settings)]
+        lines = [key, await _check_engine(settings), *_check_gpu(settings, running)]
         lines += await _check_payment(settings, signer, key)
         lines += [
             _check_port(settings, running["server"]["url"] if running else None),
@@ -60,8 +68,7 @@ async def run_doctor(settings: Settings) -> int:
     finally:
         wallet.close()
     for line in lines:
-        advice = f" -> {line.action}" if line.action and not line.passed else ""
-        print(f"{'ok    ' if line.passed else 'FAILED'}  {line.name}: {line.detail}{advice}")
+        print(line)
     found = [problem for problem in running["problems"] if running["state"] != "stopped"] if running else []
     for problem in found:
         told = f"{problem['code']}: {problem['message']} -> {problem['action']}"
@@ -111,6 +118,27 @@ def _check_model(path: Path | None) -> Line:
     except ModelFileError as error:
         return Line("model", False, str(error), "choose another file on the Models page, or correct MODEL_PATH")
     return Line("model", True, f"{model.name}, {model.quantisation}, {model.size_bytes / 1e6:.0f} MB")
+
+
+def _check_gpu(settings: Settings, running: Mapping[str, Any] | None) -> list[Line]:
+    """Where layers were asked for on the GPU: whether they are there. What is automatic is told by the running app alone."""
+    wanted, name = settings.gpu_layers, "GPU"
+    if settings.engine_url or wanted == 0:
+        return []
+    engine = running["engine"] if running else {}
+    model = engine.get("model")
+    if model:
+        there = f"{model['gpu_layers']} of {model['layer_count']} layers are on it"
+        is_short = wanted is not None and model["gpu_layers"] < min(wanted, model["layer_count"])
+        if is_short:
+            return [Line(name, True, f"{wanted} layers are wanted, {there}", _GPU_ACTION, is_note=True)]
+        return [Line(name, True, there)] if model["gpu_layers"] else []
+    if wanted is None:
+        return []
+    if not machine_has_gpu():
+        told = f"{wanted} layers are wanted, but no GPU is found on this machine: all would run on the CPU"
+        return [Line(name, True, told, _GPU_ACTION, is_note=True)]
+    return [Line(name, True, f"one is there; whether {wanted} layers fit is seen when the model is loaded")]
 
 
 async def _check_payment(settings: Settings, signer: Signer | None, key: Line) -> list[Line]:

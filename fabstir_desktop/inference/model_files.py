@@ -26,6 +26,8 @@ _FILE_TYPES = {
 }  # fmt: skip
 _READ_BYTES = 4 * 1024 * 1024
 _MEMORY_SHARE = 0.8
+_NAMED = 5
+"""Models of a folder that are named in a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,13 @@ class FitEstimate:
 
 
 def inspect_model(path: Path | str) -> ModelFile:
-    """Read what a model file says of itself, and check its header. Raises ModelFileError; blocks on disk."""
+    """Read what a model file says of itself, and check its header; of a folder, that of the only model in it.
+
+    Raises ModelFileError; blocks on disk.
+    """
     path = Path(path).expanduser().absolute()
     if path.is_dir():
-        raise ModelFileError(f"{path.name} is a folder: choose one of the .gguf files in it")
+        return _only_model(path)
     if not path.is_file():
         raise ModelFileError(f"{path.name} does not exist")
     header = read_header(path)
@@ -111,6 +116,20 @@ def list_models(folder: Path) -> list[ModelFile | ModelFileError]:
             error.file_name = path.name
             found.append(error)
     return found
+
+
+def _only_model(folder: Path) -> ModelFile:
+    """The one usable model in a folder. Raises ModelFileError, which names the choice where there is more than one."""
+    listed = list_models(folder)
+    usable = [model for model in listed if isinstance(model, ModelFile)]
+    if len(usable) == 1:
+        return usable[0]
+    if usable:
+        names = ", ".join(model.path.name for model in usable[:_NAMED])
+        more = f" and {len(usable) - _NAMED} more" if len(usable) > _NAMED else ""
+        raise ModelFileError(f"{folder.name} is a folder with {len(usable)} models: choose one of {names}{more}")
+    unusable = f" that can be used ({listed[0]})" if listed else ""
+    raise ModelFileError(f"{folder.name} is a folder without a .gguf file{unusable}")
 
 
 def estimate_fit(model: ModelFile, window_tokens: int, streams: int, free_bytes: int | None = None) -> FitEstimate:

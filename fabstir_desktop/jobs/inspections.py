@@ -11,6 +11,7 @@ class ModelOnDisk:
     """A model file at hand. `detail` is what its header says, or why it cannot be used (then `path` and sizes are None).
 
     `needed_bytes` is what it would take to serve it as the settings say, `free_bytes` what the machine has free now.
+    `context_tokens` is the longest window it was trained for; without a template of its own a general one is used.
     """
 
     name: str
@@ -19,6 +20,9 @@ class ModelOnDisk:
     size_bytes: int | None = None
     needed_bytes: int | None = None
     free_bytes: int | None = None
+    parameter_count: int | None = None
+    context_tokens: int | None = None
+    has_template: bool | None = None
 
     @property
     def fits(self) -> bool | None:

@@ -117,6 +117,7 @@ class TokenTracker:
             "frequency_penalty": sampling.frequency_penalty,
             "presence_penalty": sampling.presence_penalty,
             "seed": accepted.seed,
+            **({"stop": list(request.stop)} if request.stop else {}),
         }
         text = json.dumps(parameters, sort_keys=True, separators=(",", ":"), allow_nan=False)
         await self._ledger.store_prompt(ticket.ticket_id, accepted.prompt_ids, text, self._model_sha256())

@@ -156,7 +156,22 @@ def test_the_first_part_of_a_split_model_may_hold_the_header_alone(tmp_path: Pat
 def test_a_missing_file_and_a_folder_are_said(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="does not exist"):
         inspect_model(tmp_path / "gone.gguf")
-    with pytest.raises(ModelFileError, match="is a folder"):
+    with pytest.raises(ModelFileError, match=r"is a folder without a \.gguf file"):
+        inspect_model(tmp_path)
+
+
+def test_the_only_model_of_a_folder_is_taken_and_several_are_named(tmp_path: Path) -> None:
+    only = write(tmp_path, gguf(), "b.gguf")
+    (tmp_path / "damaged.gguf").write_bytes(b"GGUF")
+    assert inspect_model(tmp_path).path == only
+    write(tmp_path, gguf(), "a.gguf")
+    with pytest.raises(ModelFileError, match=r"2 models: choose one of a\.gguf, b\.gguf$"):
+        inspect_model(tmp_path)
+
+
+def test_a_folder_with_nothing_but_damaged_files_says_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "damaged.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelFileError, match=r"without a \.gguf file that can be used \(damaged\.gguf"):
         inspect_model(tmp_path)
 
 

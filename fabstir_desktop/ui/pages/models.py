@@ -55,7 +55,7 @@ class ModelsPage(Page):
                 "folder",
                 self.tr("No other model files"),
                 self.tr(
-                    "Files beside the loaded model and in the folder “models” of the data directory are listed here."
+                    "Files in the folder of the chosen model and in “models” in the data directory are listed here."
                 ),
             )
         )
@@ -277,6 +277,18 @@ def _fit_text(file: ModelOnDisk) -> str:
     return text.format(needed=fmt.size(file.needed_bytes), free=fmt.size(file.free_bytes))
 
 
+def _description(file: ModelOnDisk) -> str:
+    """Architecture, quantisation, parameters, context and template, or why the file cannot be used."""
+    parts = [file.detail]
+    if file.parameter_count:
+        parts.append(fmt.parameters(file.parameter_count))
+    if file.context_tokens:
+        parts.append(translate("models", "{tokens} tokens").format(tokens=fmt.count(file.context_tokens)))
+    if file.has_template is False:
+        parts.append(translate("models", "no chat template"))
+    return " · ".join(part for part in parts if part)
+
+
 class _FilesModel(KeyedTableModel[ModelOnDisk]):
     """Model files by path; `loaded` is the path of the one that answers."""
 
@@ -293,9 +305,7 @@ class _FilesModel(KeyedTableModel[ModelOnDisk]):
                 lambda file: file.size_bytes or 0,
                 is_number=True,
             ),
-            Column(
-                self.tr("What it is"), lambda file: file.detail, lambda file: file.detail, tip=lambda file: file.detail
-            ),
+            Column(self.tr("What it is"), _description, _description, tip=_description),
             Column(
                 self.tr("Memory"),
                 _fit_text,
