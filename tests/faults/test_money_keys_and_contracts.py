@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ from chain_support import World, build_world, wait_until
 from eth_account.typed_transactions import TypedTransaction
 from eth_utils.address import to_checksum_address
 from hexbytes import HexBytes
+from mining_support import mining
 from rpc_switch import RpcSwitch
 from settlement_support import Room, make_settings, make_signer, open_room, room_in
 
@@ -37,21 +35,6 @@ class NoSends(RpcSwitch):
             error = {"code": -32000, "message": "txpool is full"}
             return web.json_response({"jsonrpc": "2.0", "id": body["id"], "error": error})
         return await super()._answer(request)
-
-
-@contextlib.asynccontextmanager
-async def mining(world: World) -> AsyncIterator[None]:
-    async def mine_on() -> None:
-        while True:
-            await world.mine()
-            await asyncio.sleep(0.05)
-
-    task = asyncio.create_task(mine_on())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def signed_but_not_sent(room: Room, world: World, rpc: NoSends, tokens: int) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chain_support import Anvil, World, build_world
+from chain_support import Anvil, World
+from mining_support import mining, soon_final_world
 from settlement_support import Room, room_in
 
-from fabstir_desktop.devnet.client import ChainClient
 from fabstir_desktop.errors import RpcRefused
 from fabstir_desktop.jobs.claims import BATCH, DELEGATION, TYPE_4, ClaimState, Slot, SlotState
 from fabstir_desktop.settlement.batch_contract import BATCH_CONTRACT, OWN_DELEGATION
@@ -27,27 +26,8 @@ class Killed(BaseException):
 
 @pytest.fixture
 async def world(start_anvil: Callable[..., Awaitable[Anvil]]) -> AsyncIterator[World]:
-    """A world on an anvil whose blocks are safe after one more block, and final after two."""
-    anvil = await start_anvil(arguments=["--slots-in-an-epoch", "1"])
-    async with ChainClient(anvil.rpc_url) as client:
-        yield await build_world(anvil, client)
-
-
-@contextlib.asynccontextmanager
-async def mining(world: World) -> AsyncIterator[None]:
-    """Blocks go on coming."""
-
-    async def mine_on() -> None:
-        while True:
-            await world.mine()
-            await asyncio.sleep(0.05)
-
-    task = asyncio.create_task(mine_on())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    async with soon_final_world(start_anvil) as world:
+        yield world
 
 
 async def slots_of(room: Room, world: World, kind: str) -> list[Slot]:

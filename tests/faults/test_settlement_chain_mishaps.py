@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from chain_support import Anvil, World, build_world
+from chain_support import Anvil, World
 from limits import scaled
+from mining_support import mining, soon_final_world
 from settlement_support import Room, make_settings, make_signer, open_room, room_in
 
-from fabstir_desktop.devnet.client import ChainClient
 from fabstir_desktop.jobs.claims import ClaimState
 from fabstir_desktop.jobs.events import ClaimChanged
 
 
 @pytest.fixture
 async def world(start_anvil: Callable[..., Awaitable[Anvil]]) -> AsyncIterator[World]:
-    """A world on an anvil whose blocks are safe after one more block, and final after two."""
-    anvil = await start_anvil(arguments=["--slots-in-an-epoch", "1"])
-    async with ChainClient(anvil.rpc_url) as client:
-        yield await build_world(anvil, client)
-
-
-@contextlib.asynccontextmanager
-async def mining(world: World) -> AsyncIterator[None]:
-    """Blocks go on coming."""
-
-    async def mine_on() -> None:
-        while True:
-            await world.mine()
-            await asyncio.sleep(0.05)
-
-    task = asyncio.create_task(mine_on())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    async with soon_final_world(start_anvil) as world:
+        yield world
 
 
 def states_of(room: Room) -> list[ClaimState]:
