@@ -13,6 +13,8 @@ from fabstir_desktop.settlement.fees import FeeMarket
 from fabstir_desktop.settlement.rpc_pool import RpcPool, quantity
 
 FEE_BLOCKS = 20
+MOST_GAS = 2**32
+"""Far above every chain's blocks; an estimate beyond it is no answer."""
 SAFE_FALLBACK_BLOCKS = 150
 FINAL_FALLBACK_BLOCKS = 900
 GAS_PRICE_ORACLE = "0x420000000000000000000000000000000000000F"
@@ -131,7 +133,10 @@ class ChainClient:
             answer = await self.pool.request("eth_estimateGas", _call_fields(to, data, sender))
         except RpcRefused as error:
             raise _reverted(error) from None
-        return quantity(answer, "eth_estimateGas")
+        gas = quantity(answer, "eth_estimateGas")
+        if not 0 < gas <= MOST_GAS:
+            raise RpcUnreachable("the gas estimate is none: no block has room for it")
+        return gas
 
     async def fee_market(self, head: BlockRef) -> FeeMarket:
         """Base fee and recent tips; without a fee history the head's base fee and no tips."""
