@@ -204,14 +204,25 @@ class Bridge(QObject):
         if node is None:
             return
         self._show_status(node)
+        await self._give_way()
+        self._show_rates()
+        await self._give_way()
         await self._refresh_jobs(node)
         if self._is_due("transactions"):
+            await self._give_way()
             await self._read_transactions(node)
         if self._is_due("earnings"):
+            await self._give_way()
             self.earnings = await node.earnings()
             self.earningsChanged.emit(self.earnings)
         if self._stale:
             self.refresh_soon()
+
+    async def _give_way(self) -> None:
+        """Let others have the loop between two steps: together they would be longer than a frame. The first picture is
+        shown at once."""
+        if self.earnings is not None:
+            await asyncio.sleep(0)
 
     def _show_status(self, node: HostNode) -> None:
         self.status = node.status
@@ -220,6 +231,8 @@ class Bridge(QObject):
         if problems != self.problems:
             self.problems = problems
             self.problemsChanged.emit(problems)
+
+    def _show_rates(self) -> None:
         rates = self._meter.rates(time.monotonic())
         if rates or self.rates:
             self.rates = rates

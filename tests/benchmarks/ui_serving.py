@@ -77,8 +77,8 @@ def made_desk(folder: Path, settings: dict[str, str]) -> Desk:
     return Desk(folder, settings=settings)
 
 
-async def stream(url: str, number: int, until: float) -> int:
-    """One client that asks again and again; the tokens it was given."""
+async def stream(url: str, number: int, until: float, refusals: list[str]) -> int:
+    """One client that asks again and again; the tokens it was given. `refusals` takes the codes of errors."""
     tokens = 0
     while time.monotonic() < until:
         async with connect(url, max_size=None) as client:
@@ -91,15 +91,17 @@ async def stream(url: str, number: int, until: float) -> int:
             await client.send(json.dumps({"type": "inference", "request": request}))
             async for message in client:
                 frame: dict[str, Any] = json.loads(message)
+                refusals.append(frame["code"]) if frame["type"] == "error" else None
                 tokens += frame.get("tokens", 0) if frame["type"] == "stream_chunk" else 0
                 if frame["type"] in {"stream_end", "error"} or time.monotonic() > until:
                     break
     return tokens
 
 
-async def streams(url: str, count: int, seconds: float) -> int:
-    until = time.monotonic() + seconds
-    return sum(await asyncio.gather(*(stream(url, number, until) for number in range(count))))
+async def streams(url: str, count: int, seconds: float) -> tuple[int, list[str]]:
+    until, refusals = time.monotonic() + seconds, list[str]()
+    tokens = sum(await asyncio.gather(*(stream(url, number, until, refusals) for number in range(count))))
+    return tokens, refusals
 
 
 def under_load(folder: Path, seconds: float, count: int, jobs: int) -> list[Figure]:
@@ -119,10 +121,11 @@ def under_load(folder: Path, seconds: float, count: int, jobs: int) -> list[Figu
         process = psutil.Process(app.pid)
         process.cpu_percent()
         began = time.monotonic()
-        tokens = asyncio.run(streams(f"ws://127.0.0.1:{port}/v1/ws", count, seconds))
+        tokens, refusals = asyncio.run(streams(f"ws://127.0.0.1:{port}/v1/ws", count, seconds))
         ended, share, resident = time.monotonic(), process.cpu_percent(), process.memory_info().rss / MB
         app.terminate()
         app.wait(LIMIT_S)
+        assert not refusals or tokens, f"no prompt was served: {sorted(set(refusals))}"
         turns = [(lag, work) for at, lag, work in json.loads(report.read_text()) if began <= at <= ended]
     finally:
         desk.stop()

@@ -18,6 +18,7 @@ class JobsModel(KeyedTableModel[JobView]):
     """Jobs by id, with live counts."""
 
     JOB, STATE, GENERATED, CLAIMED, PROVEN, UNCLAIMED, RATE, EARNED, CHANGED = range(9)
+    FIXED_COLUMNS = 1
 
     def __init__(self, parent: QObject | None = None) -> None:
         self._rates: dict[int, float] = {}
@@ -28,7 +29,7 @@ class JobsModel(KeyedTableModel[JobView]):
         """Take tokens per second by job."""
         changed = {job_id for job_id in {*self._rates, *rates} if self._rates.get(job_id) != rates.get(job_id)}
         self._rates = dict(rates)
-        self.tell_changed(changed)
+        self.tell_changed(changed, self.RATE)
 
     # long: one table, a column after the other
     def _make_columns(self) -> tuple[Column[JobView], ...]:

@@ -54,6 +54,9 @@ _READERS: dict[int, Callable[[Column[Any], Any], Any]] = {
 class KeyedTableModel(QAbstractTableModel, Generic[Row]):
     """Rows of frozen values by key."""
 
+    FIXED_COLUMNS = 0
+    """So many columns, the first ones, never change in a row that is there: a view sorted by one of them sorts nothing anew."""
+
     def __init__(self, columns: Sequence[Column[Row]], parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._columns = tuple(columns)
@@ -105,15 +108,16 @@ class KeyedTableModel(QAbstractTableModel, Generic[Row]):
             self._row_by_key[key] = row
         self.endInsertRows()
 
-    def tell_changed(self, keys: Collection[Any]) -> None:
-        """Say that these rows' texts changed (also where the row itself did not: ages, rates)."""
-        last = len(self._columns) - 1
+    def tell_changed(self, keys: Collection[Any], column: int | None = None) -> None:
+        """Say that these rows' texts changed (also where the row itself did not: ages, rates), or only those of a column."""
+        first = self.FIXED_COLUMNS if column is None else column
+        last = len(self._columns) - 1 if column is None else column
         places = sorted(self._place_by_key[key] for key in keys if key in self._place_by_key)
         start = 0
         for end in range(len(places)):
             if end + 1 < len(places) and places[end + 1] == places[end] + 1:
                 continue
-            self.dataChanged.emit(self.index(places[start], 0), self.index(places[end], last))
+            self.dataChanged.emit(self.index(places[start], first), self.index(places[end], last))
             start = end + 1
 
     # --- read ---------------------------------------------------------------------------------------------------------
