@@ -99,3 +99,21 @@ def test_what_was_replaced_stays_below_what_took_its_place(
     qtbot.waitUntil(lambda: page.model.rowCount() == 4)
     hashes = [row[TransactionsModel.HASH] for row in texts(page.table.model())]
     assert [text.startswith("↳") for text in hashes] == [False, True, True, False]
+
+
+def test_the_rungs_lead_to_the_rows_of_their_number(
+    qtbot: QtBot, make_window: Callable[[Any], MainWindow], node: FakeNode
+) -> None:
+    node.set_jobs(make_job(1, generated=250, claimed=100), make_job(2, "settled", generated=100, claimed=100))
+    states = ("sent", "included", "confirmed", "final", "replaced", "reverted", "dropped")
+    node.set_transactions(*(make_transaction(number, state) for number, state in enumerate(states)))
+    window = make_window(node)
+    page: Any = window.page_by_name["transactions"]
+    qtbot.waitUntil(lambda: page.model.rowCount() == len(states))
+    window.jobs.choose_filter("unclaimed")
+    window.dashboard.ladder.rungChosen.emit("generated")
+    assert window.jobs.proxy.rowCount() == 2, "every job that was generated for, also the claimed ones"
+    window.dashboard.ladder.rungChosen.emit("claimed")
+    assert page.proxy.rowCount() == 4, "what was claimed and stands, mined or not"
+    window.dashboard.ladder.rungChosen.emit("proven")
+    assert page.proxy.rowCount() == 2

@@ -215,8 +215,8 @@ class DashboardPage(Page):
 
     def _open_rung(self, rung: str) -> None:
         page, wanted = {
-            "generated": ("jobs", "unclaimed"),
-            "claimed": ("transactions", "waiting"),
+            "generated": ("jobs", "all"),
+            "claimed": ("transactions", "claimed"),
             "proven": ("transactions", "confirmed"),
             "settled": ("transactions", "confirmed"),
             "withdrawn": ("wallet", ""),

@@ -25,6 +25,7 @@ from fabstir_desktop.ui.widgets.tables import choose_row, chosen_row, make_table
 
 _FILTERS: dict[str, Callable[[TransactionView], bool]] = {
     "all": lambda _: True,
+    "claimed": lambda view: bool(view.claims) and view.state in {"signed", "sent", "included", "confirmed", "final"},
     "waiting": lambda view: view.state in {"signed", "sent", "included"},
     "confirmed": lambda view: view.state in {"confirmed", "final"},
     "failed": lambda view: view.state in {"reverted", "dropped"},
@@ -97,6 +98,7 @@ class TransactionsPage(Page):
     def _make_filters(self) -> QHBoxLayout:
         names = {
             "all": self.tr("All"),
+            "claimed": self.tr("Claims"),
             "waiting": self.tr("Waiting"),
             "confirmed": self.tr("Confirmed"),
             "failed": self.tr("Failed"),
