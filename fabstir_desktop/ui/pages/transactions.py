@@ -41,7 +41,7 @@ class TransactionsPage(Page):
         self.model = TransactionsModel(self)
         self.proxy = ValueSortProxy(self)
         self.proxy.setSourceModel(self.model)
-        self.table = make_table(self.proxy, self.tr("Transactions"), (12, 5, 9, 6, 30, 7, 17, 17), stretch=4)
+        self.table = make_table(self.proxy, self.tr("Transactions"), (12, 5, 9, 6, 30, 7, 19, 17), stretch=4)
         sort_newest_first(self.table, TransactionsModel.TIME)
         self.detail = label("", "muted", wrap=True, selectable=True)
         self.empty = EmptyState(
