@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from engine_support import Answer, ask, collect, ready_engine, small_model_path, wait_until
+from limits import scaled
 from llama_server_support import llama_server
 
 from fabstir_desktop.errors import ContextOverflow, ModelUnavailable
@@ -31,7 +32,7 @@ def server() -> Iterator[str]:
 async def engine(server: str) -> AsyncIterator[RemoteEngine]:
     engine = RemoteEngine(ServerAddress.of(server), Feed(), parallel=2)
     await engine.start()
-    await wait_until(lambda: engine.status.state is EngineState.READY)
+    await wait_until(lambda: engine.status.state is EngineState.READY, 60, "the server")
     yield engine
     await engine.stop()
 
@@ -113,7 +114,7 @@ async def test_a_cancelled_request_ends_and_the_next_one_works(engine: RemoteEng
     task = asyncio.create_task(collect(engine, request, answer))
     await wait_until(lambda: len(answer.token_ids) > 3)
     engine.cancel(request.request_id)
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, scaled(60))
     assert answer.finish_reason == "cancelled"
     assert len((await collect(engine, ask("Say hello.", 3))).token_ids) == 3
 
