@@ -46,14 +46,7 @@ class Product:
 
     async def start(self, limit_s: float = 60.0, *, wait_for_model: bool = True) -> Product:
         """Start and wait until it listens (and the model is loaded)."""
-        with open(self.data_dir.with_name(self.data_dir.name + ".out"), "ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "fabstir_desktop", *self._arguments],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+        self.spawn()
         status = await self.wait_for(
             lambda answer: (
                 bool(answer["server"]["url"]) and (not wait_for_model or answer["engine"]["state"] == "ready")
@@ -62,6 +55,17 @@ class Product:
         )
         self.url = status["server"]["url"]
         return self
+
+    def spawn(self) -> None:
+        """Start, and wait for nothing."""
+        with open(self.data_dir.with_name(self.data_dir.name + ".out"), "ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fabstir_desktop", *self._arguments],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
 
     @property
     def http_url(self) -> str:
