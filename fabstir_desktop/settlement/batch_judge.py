@@ -14,6 +14,7 @@ from fabstir_desktop.jobs.events import ClaimChanged, JobChanged, TransactionCha
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.abi import revert_reason
 from fabstir_desktop.settlement.agreement import agreeing
+from fabstir_desktop.settlement.apart import Apart
 from fabstir_desktop.settlement.batching import Verdict, calls_inside, order_of, read_results, verdict
 from fabstir_desktop.settlement.board import ProblemBoard, reverted_problem
 from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient, Receipt
@@ -46,6 +47,7 @@ class BatchJudge:
         board: ProblemBoard,
         feed: Feed,
         verdicts: Verdicts,
+        apart: Apart,
     ) -> None:
         self._ledger = ledger
         self._client = client
@@ -53,6 +55,7 @@ class BatchJudge:
         self._board = board
         self._feed = feed
         self._verdicts = verdicts
+        self._apart = apart
 
     async def outcomes(self, slot: Slot, receipt: Receipt) -> dict[int, bool]:
         """Whether each claim of the batch succeeded, by claim id, from a receipt that is part of the chain."""
@@ -80,23 +83,23 @@ class BatchJudge:
 
     async def settle_failures(self, sender: str, head: BlockRef) -> set[int]:
         """Hold, free or write off claims that failed in batches which are deep enough; returns their jobs."""
-        jobs = set()
+        jobs: set[int] = set()
         for slot in await self._ledger.slots_with_failures(sender):
             if slot.state in DEEP_ENOUGH and self._is_ours(slot):
                 for claim_id in slot.failed_ids:
-                    claim = await self._ledger.claim(claim_id)
-                    if await self._settle(slot, claim, head):
-                        jobs.add(claim.job_id)
+                    await self._apart.take(slot.nonce, self._settle(slot, claim_id, head, jobs))
         return jobs
 
     def _is_ours(self, slot: Slot) -> bool:
         """Whether its calls go to the contract that is set now, the only one that can be asked about them."""
         return set(goes_to(slot)) <= {self._contract.address.lower()}
 
-    async def _settle(self, slot: Slot, claim: Claim, head: BlockRef) -> bool:
+    async def _settle(self, slot: Slot, claim_id: int, head: BlockRef, jobs: set[int]) -> None:
+        """Adds the claim's job to `jobs` when it is settled."""
+        claim = await self._ledger.claim(claim_id)
         refusal, outcome = await self._verdicts.follow(await self._reason(slot, claim), [claim])
         if not await self._verdicts.may_move_on(slot, [claim], outcome, refusal.kind, head):
-            return False
+            return
         note = f"reverted: {refusal.plain}"
         await self._ledger.release_failed(slot.slot_id, claim.claim_id, note=note, outcome=outcome)
         if refusal.kind is RefusalKind.REPLAYED:
@@ -109,7 +112,7 @@ class BatchJudge:
         self._feed.publish(ClaimChanged(claim.job_id, claim.claim_id, claim.tokens, outcome, tx_hash, note))
         self._feed.publish(JobChanged(claim.job_id))
         self._feed.publish(TransactionChanged(slot.slot_id))
-        return True
+        jobs.add(claim.job_id)
 
     async def _reason(self, slot: Slot, claim: Claim) -> Refusal:
         """The contract's answer as the batch reports it; where it has none to give, the contract is asked anew."""

@@ -11,6 +11,7 @@ from fabstir_desktop.settlement.abi import ContractCall, revert_reason
 from fabstir_desktop.settlement.classifier import Answer, SendAnswer, classify
 from fabstir_desktop.settlement.fees import FeeMarket
 from fabstir_desktop.settlement.rpc_pool import RpcPool, quantity
+from fabstir_desktop.wallet.signer import SignedAuthorization, to_checksum_address
 
 FEE_BLOCKS = 20
 MOST_GAS = 2**32
@@ -66,6 +67,8 @@ class BlockTransaction:
     nonce: int
     to: str
     data: bytes
+    authorizations: tuple[SignedAuthorization, ...] = ()
+    """Of a transaction of type 4 (EIP-7702): each one that is valid spends a nonce of whoever signed it."""
 
 
 class ChainClient:
@@ -257,9 +260,17 @@ def _read_transaction(fields: Any) -> BlockTransaction:
             nonce=int(fields["nonce"], 16),
             to=str(fields.get("to") or "").lower(),
             data=hex_bytes(fields.get("input") or fields.get("data") or "0x"),
+            authorizations=tuple(_read_authorization(one) for one in fields.get("authorizationList") or ()),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RpcUnreachable("a transaction of the block cannot be read") from error
+
+
+def _read_authorization(fields: Any) -> SignedAuthorization:
+    parity = fields["yParity"] if "yParity" in fields else fields["v"]
+    numbers = (int(one, 16) for one in (fields["chainId"], fields["nonce"], parity, fields["r"], fields["s"]))
+    chain_id, nonce, y_parity, r, s = numbers
+    return SignedAuthorization(chain_id, to_checksum_address(str(fields["address"])), nonce, y_parity, r, s)
 
 
 def _read_fee_history(answer: Any, head: BlockRef) -> FeeMarket:

@@ -19,6 +19,7 @@ from fabstir_desktop.jobs.events import ClaimChanged, JobChanged, TransactionCha
 from fabstir_desktop.jobs.landed import LandedClaim
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.alerts import tell_late
+from fabstir_desktop.settlement.apart import Apart
 from fabstir_desktop.settlement.attribution import Attribution
 from fabstir_desktop.settlement.batch_judge import WHOLE_REVERT, BatchJudge, goes_to, mined_fact
 from fabstir_desktop.settlement.board import ProblemBoard, reverted_problem, silent_endpoint_problem
@@ -27,7 +28,7 @@ from fabstir_desktop.settlement.contracts.base import RefusalKind, SettlementCon
 from fabstir_desktop.settlement.outbox import Outbox
 from fabstir_desktop.settlement.payments import own_payments
 from fabstir_desktop.settlement.spenders import SpenderReader
-from fabstir_desktop.settlement.spent_nonces import GapWatch, is_spent_everywhere, spending_block
+from fabstir_desktop.settlement.spent_nonces import GapWatch, is_spent_everywhere, spender_in, spending_block
 from fabstir_desktop.settlement.verdicts import Verdicts
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ class Reconciler:
         self._spenders = SpenderReader(client, contract, attribution, outbox.sender)
         self._confirmations = confirmations
         self._verdicts = Verdicts(client, contract)
-        self._batches = BatchJudge(ledger, client, contract, board, feed, self._verdicts)
+        self._apart = Apart(board)
+        self._batches = BatchJudge(ledger, client, contract, board, feed, self._verdicts, self._apart)
         self._reads = asyncio.Semaphore(PARALLEL_READS)
         self._gaps = GapWatch()
         self._progress = Progress()
@@ -100,6 +102,7 @@ class Reconciler:
         open_slots = [slot for slot in slots if slot.state is SlotState.OPEN]
         await self._follow_open(open_slots, head, progress)
         await self._deepen(head, progress)
+        self._apart.look_is_over()
         if finality:
             await self._finalise(head)
         remaining = await self._ledger.slots(self._outbox.sender, [SlotState.OPEN, SlotState.INCLUDED])
@@ -151,7 +154,9 @@ class Reconciler:
         receipts = await asyncio.gather(*(self._own_receipt(slot, head) for slot in slots))
         missing = [slot for slot, receipt in zip(slots, receipts, strict=True) if receipt is None]
         for slot, receipt in zip(slots, receipts, strict=True):
-            if receipt is not None:
+            if receipt is not None and slot.kind == BATCH:
+                await self._apart.take(slot.nonce, self._include(slot, receipt, progress))
+            elif receipt is not None:
                 await self._include(slot, receipt, progress)
         if not missing:
             return
@@ -162,7 +167,7 @@ class Reconciler:
             if slot.nonce >= count:
                 await self._send_again(slot)
             else:
-                await self._examine_spent(slot, head, progress)
+                await self._apart.take(slot.nonce, self._examine_spent(slot, head, progress))
 
     async def _fill_gaps(self, count: int, open_slots: Sequence[Slot]) -> None:
         """A nonce below ours that nobody uses (a foreign transaction was reorganised away) holds up every claim."""
@@ -228,14 +233,7 @@ class Reconciler:
         if number is None:
             await self._burn_without_history(slot, progress)
             return
-        spender = next(
-            (
-                one
-                for one in await self._client.transactions_of_block(number)
-                if one.sender == self._outbox.sender.lower() and one.nonce == slot.nonce
-            ),
-            None,
-        )
+        spender = await spender_in(self._client, self._outbox.sender, slot.nonce, number)
         if spender is None or spender.tx_hash in {attempt.tx_hash for attempt in slot.attempts}:
             return
         self._outbox.foreign_use(slot.nonce)
@@ -305,7 +303,7 @@ class Reconciler:
             elif not slot.claim_ids:
                 await self._ledger.mark_confirmed(slot.slot_id)  # a completion that came too early: it is made again
             elif not self._is_elsewhere(slot) and await self._has_bound_claims(slot):
-                await self._settle_revert(slot, head, progress)
+                await self._apart.take(slot.nonce, self._settle_revert(slot, head, progress))
         progress.jobs.update(await self._batches.settle_failures(self._outbox.sender, head))
 
     async def _confirm(self, slot: Slot, progress: Progress) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from fabstir_desktop.errors import ChainError
 from fabstir_desktop.jobs.claims import Slot
-from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient
+from fabstir_desktop.settlement.chain_client import BlockRef, BlockTransaction, ChainClient
 from fabstir_desktop.settlement.rpc_pool import quantity
+from fabstir_desktop.wallet.signer import SignedAuthorization, recover_authority
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,19 @@ async def spending_block(client: ChainClient, sender: str, nonce: int, head: Blo
         log.warning("Nonce %d: no RPC can tell when it was used (%s)", nonce, error)
         return None
     return low
+
+
+async def spender_in(client: ChainClient, sender: str, nonce: int, number: int) -> BlockTransaction | None:
+    """The transaction of the block that spent the nonce: the sender's own, or one that carries the sender's authorization
+    for it, which may be anybody's (EIP-7702). Raises ChainError."""
+    transactions = await client.transactions_of_block(number)
+    own = (one for one in transactions if one.sender == sender.lower() and one.nonce == nonce)
+    carriers = (one for one in transactions if any(_spends(word, sender, nonce) for word in one.authorizations))
+    return next(own, None) or next(carriers, None)
+
+
+def _spends(word: SignedAuthorization, sender: str, nonce: int) -> bool:
+    return word.nonce == nonce and (recover_authority(word) or "").lower() == sender.lower()
 
 
 async def is_spent_everywhere(client: ChainClient, sender: str, nonce: int, tag: str) -> bool:

@@ -207,6 +207,21 @@ def _read_authorization(fields: Mapping[str, Any]) -> SignedAuthorization:
     )
 
 
+def recover_authority(authorization: SignedAuthorization) -> str | None:
+    """The checksummed address that signed an authorization; None for a broken one, which counts for nothing."""
+    from eth_keys.datatypes import Signature  # noqa: PLC0415
+    from eth_keys.exceptions import BadSignature, ValidationError  # noqa: PLC0415
+    from rlp import encode  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    contract = bytes.fromhex(authorization.contract[2:])
+    digest = keccak256(b"\x05" + encode([authorization.chain_id, contract, authorization.nonce]))
+    try:
+        found = Signature(vrs=(authorization.y_parity, authorization.r, authorization.s))
+        return found.recover_public_key_from_msg_hash(digest).to_checksum_address()
+    except (BadSignature, ValidationError, ValueError):
+        return None
+
+
 def keccak256(data: bytes) -> bytes:
     """The hash of Ethereum, 32 bytes."""
     from eth_utils.crypto import keccak  # noqa: PLC0415 - slow to import

@@ -1,0 +1,114 @@
+"""Where rooms of settlement meet: one claim's trouble beside the others, nonces that no transaction spent, kills in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chain_support import Anvil, World, build_world
+from eth_account import Account
+from rpc_switch import RpcSwitch
+from settlement_support import Room, room_in
+
+from fabstir_desktop.devnet.client import ChainClient
+from fabstir_desktop.jobs.claims import ClaimState, SlotState
+
+
+@pytest.fixture
+async def world(start_anvil: Callable[..., Awaitable[Anvil]]) -> AsyncIterator[World]:
+    """A world on an anvil whose blocks are safe after one more block, and final after two."""
+    anvil = await start_anvil(arguments=["--slots-in-an-epoch", "1"])
+    async with ChainClient(anvil.rpc_url) as client:
+        yield await build_world(anvil, client)
+
+
+@contextlib.asynccontextmanager
+async def mining(world: World) -> AsyncIterator[None]:
+    """Blocks go on coming."""
+
+    async def mine_on() -> None:
+        while True:
+            await world.mine()
+            await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(mine_on())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def claim_in_the_pool(room: Room, world: World) -> None:
+    """A claim of the world's job is signed and sent, and no block comes."""
+    await room.ready()
+    await world.set_automine(False)
+    await room.generate(world.job_id, 100, step=100)
+    await room.reach(lambda view: view.claimed == 100, world.job_id)
+
+
+async def test_a_refused_claim_that_cannot_be_judged_yet_holds_up_no_other_job(world: World, tmp_path: Path) -> None:
+    """Giving tokens up needs two endpoints, and one of them is away: that claim waits, nothing else does."""
+    async with RpcSwitch(world.rpc_url) as second:
+        async with room_in(world, tmp_path, rpc_url=(world.rpc_url, second.url)) as room:
+            other = await world.create_job()
+            await claim_in_the_pool(room, world)
+            ticket = await room.settlement.tracker.admit(other, "other", "127.0.0.1", 100)
+            await world.client.request("anvil_dropAllTransactions")
+            ending = asyncio.create_task(world.end_job(world.job_id))
+            await asyncio.sleep(0.1)
+            second.down = True
+            async with mining(world):
+                await ending
+                await room.record(ticket, 100, step=100)
+                await room.settled(other, 15)
+                (slot, *_) = await room.ledger.slots(world.host_address)
+                assert (slot.state, slot.succeeded) == (SlotState.INCLUDED, False)
+                second.down = False
+                async with asyncio.timeout(20):
+                    while not await room.ledger.claims(states=[ClaimState.WRITTEN_OFF]):
+                        await asyncio.sleep(0.05)
+
+
+async def relay_authorization(world: World, nonce: int) -> dict[str, Any]:
+    """Another account's transaction carries the host's word to borrow no code, which spends a nonce of the host."""
+    host = Account.from_key(world.host_key)
+    word = host.sign_authorization({"chainId": world.chain_id, "address": "0x" + "00" * 20, "nonce": nonce})
+    payer = Account.from_key(await world.funded_key())
+    signed = payer.sign_transaction(
+        {
+            "type": 4,
+            "chainId": world.chain_id,
+            "nonce": 0,
+            "to": payer.address,
+            "value": 0,
+            "data": b"",
+            "gas": 200_000,
+            "maxFeePerGas": 10**11,
+            "maxPriorityFeePerGas": 10**9,
+            "authorizationList": [word],
+        }
+    )
+    sent = await world.client.request("eth_sendRawTransaction", "0x" + signed.raw_transaction.hex())
+    await world.mine()
+    receipt: dict[str, Any] = await world.client.request("eth_getTransactionReceipt", sent)
+    return receipt
+
+
+async def test_a_nonce_spent_by_an_authorization_frees_its_claim(world: World, tmp_path: Path) -> None:
+    """Such a nonce has no transaction (EIP-7702): the host's wallet app may have signed one with the same key."""
+    async with room_in(world, tmp_path) as room:
+        await claim_in_the_pool(room, world)
+        await world.client.request("anvil_dropAllTransactions")
+        await world.set_automine(True)
+        receipt = await relay_authorization(world, 0)
+        assert receipt["status"] == "0x1"
+        async with mining(world):
+            await room.settled(world.job_id, 15)
+        first = (await room.ledger.slots(world.host_address))[0]
+        assert first.state is SlotState.FOREIGN
+    assert await world.tokens_paid() == 100
