@@ -213,13 +213,25 @@ class Ledger:
         """The block is gone: slot OPEN again, claims REOPENED."""
         await self._engine.write(lambda db: slots.mark_reorged(db, slot_id), durable=True)
 
-    async def void_reverted(self, slot_id: int, *, note: str, outcome: ClaimState = ClaimState.VOID) -> None:
-        """A mined and deep enough revert: release the binding; each claim goes to VOID, HELD or WRITTEN_OFF with `note`."""
-        await self._engine.write(lambda db: slots.void_reverted(db, slot_id, note, outcome), durable=True)
+    async def void_reverted(
+        self, slot_id: int, *, note: str, outcome: ClaimState = ClaimState.VOID, is_on_chain: bool = False
+    ) -> None:
+        """A mined and deep enough revert: release the binding; each claim goes to VOID, HELD or WRITTEN_OFF with `note`.
 
-    async def release_failed(self, slot_id: int, claim_id: int, *, note: str, outcome: ClaimState) -> None:
-        """A claim that failed in a batch which succeeded, deep enough: it goes to VOID, HELD or WRITTEN_OFF with `note`."""
-        await self._engine.write(lambda db: slots.release_failed(db, slot_id, claim_id, note, outcome), durable=True)
+        `is_on_chain`: the contract has the proofs by another transaction, which owns the tokens in the same step: a process
+        that dies here claims nothing twice.
+        """
+        await self._engine.write(
+            lambda db: slots.void_reverted(db, slot_id, note, outcome, is_on_chain=is_on_chain), durable=True
+        )
+
+    async def release_failed(
+        self, slot_id: int, claim_id: int, *, note: str, outcome: ClaimState, is_on_chain: bool = False
+    ) -> None:
+        """A claim that failed in a batch which succeeded, deep enough; like `void_reverted`, for that claim."""
+        await self._engine.write(
+            lambda db: slots.release_failed(db, slot_id, claim_id, note, outcome, is_on_chain=is_on_chain), durable=True
+        )
 
     async def free_slot(self, slot_id: int, *, state: SlotState, note: str, landed: Sequence[LandedClaim] = ()) -> None:
         """Only on positive proof that no attempt can be mined: slot BURNED or FOREIGN, claims back to PLANNED.

@@ -15,7 +15,7 @@ from fabstir_desktop.ledger.claims import record_foreign, step_claim
 from fabstir_desktop.ledger.journal import tell
 from fabstir_desktop.ledger.nonces import USES_TWO_NONCES
 from fabstir_desktop.ledger.recovery import absorb
-from fabstir_desktop.ledger.rows import fetch_rows, fetch_value
+from fabstir_desktop.ledger.rows import fetch_row, fetch_rows, fetch_value
 
 _SLOT = (
     "SELECT id, sender, nonce, kind, state, created_at, mined_hash, block_number, block_hash, succeeded, "
@@ -248,25 +248,47 @@ def mark_reorged(db: apsw.Connection, slot_id: int) -> None:
     _tell(db, slot_id, f"Block {slot.block_number} is no longer part of the chain; the same transaction is sent again.")
 
 
-def void_reverted(db: apsw.Connection, slot_id: int, note: str, outcome: ClaimState) -> None:
-    """A revert, deep enough: release the bindings, each claim goes to `outcome`."""
+def void_reverted(
+    db: apsw.Connection, slot_id: int, note: str, outcome: ClaimState, *, is_on_chain: bool = False
+) -> None:
+    """A revert, deep enough: release the bindings, each claim goes to `outcome`.
+
+    `is_on_chain`: the contract has the proofs by another transaction. Then the tokens are owned by that in the same step.
+    """
     slot = read_slot(db, slot_id)
     if slot.state is SlotState.INCLUDED:
         mark_confirmed(db, slot_id)
     for claim_id, _state in _carried(db, slot_id):
         _release(db, claim_id, slot_id, note or "reverted")
         step_claim(db, claim_id, outcome, note)
+        if is_on_chain:
+            _own_elsewhere(db, claim_id)
     _tell(db, slot_id, f"The checkpoint was refused by the contract: {note}")
 
 
-def release_failed(db: apsw.Connection, slot_id: int, claim_id: int, note: str, outcome: ClaimState) -> None:
-    """A claim of a batch that failed while the others succeeded: release it, and it goes to `outcome`."""
+def release_failed(
+    db: apsw.Connection, slot_id: int, claim_id: int, note: str, outcome: ClaimState, *, is_on_chain: bool = False
+) -> None:
+    """A claim of a batch that failed while the others succeeded: release it, and it goes to `outcome`; see `void_reverted`."""
     if claim_id not in read_slot(db, slot_id).failed_ids:
         return
     _release(db, claim_id, slot_id, note or "failed")
     step_claim(db, claim_id, outcome, note)
+    if is_on_chain:
+        _own_elsewhere(db, claim_id)
     job = fetch_value(db, "SELECT job FROM claim WHERE id = ?", (claim_id,))
     tell(db, job, f"The checkpoint was refused by the contract: {note}")
+
+
+def _own_elsewhere(db: apsw.Connection, claim_id: int) -> None:
+    """The tokens of a claim that is void belong to the same claim, made by a transaction that is not known here."""
+    venue_id, job_id, count, proof_hash = fetch_row(
+        db,
+        "SELECT j.venue, j.job_id, c.range_end - c.range_start, c.proof_hash FROM claim c JOIN job j ON j.id = c.job "
+        "WHERE c.id = ?",
+        (claim_id,),
+    )
+    record_foreign(db, venue_id, int(job_id), count, proof_hash, "found on chain", proof_hash=proof_hash)
 
 
 def free_slot(

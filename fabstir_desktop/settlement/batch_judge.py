@@ -101,13 +101,14 @@ class BatchJudge:
         if not await self._verdicts.may_move_on(slot, [claim], outcome, refusal.kind, head):
             return
         note = f"reverted: {refusal.plain}"
-        await self._ledger.release_failed(slot.slot_id, claim.claim_id, note=note, outcome=outcome)
-        if refusal.kind is RefusalKind.REPLAYED:
-            await self._ledger.record_foreign(claim.job_id, claim.tokens, claim.proof_hash, "found on chain")
+        is_on_chain = refusal.kind is RefusalKind.REPLAYED
+        await self._ledger.release_failed(
+            slot.slot_id, claim.claim_id, note=note, outcome=outcome, is_on_chain=is_on_chain
+        )
         log.error("Checkpoint failed for job %d - %s", claim.job_id, note)
         is_over = outcome is ClaimState.WRITTEN_OFF
-        tell = self._board.report if is_over else self._board.raise_
-        tell(reverted_problem(claim.job_id, claim.tokens, refusal.plain, outcome))
+        tell = self._board.report if is_over or is_on_chain else self._board.raise_
+        tell(reverted_problem(claim.job_id, claim.tokens, refusal.plain, outcome, is_on_chain=is_on_chain))
         tx_hash = "0x" + (slot.mined_hash or slot.attempts[-1].tx_hash).hex()
         self._feed.publish(ClaimChanged(claim.job_id, claim.claim_id, claim.tokens, outcome, tx_hash, note))
         self._feed.publish(JobChanged(claim.job_id))

@@ -107,11 +107,15 @@ def silent_endpoint_problem(nonce: int, names: Sequence[str]) -> Problem:
     return problem("C07", message, advice=advice)
 
 
-def reverted_problem(job_id: int, tokens: int, plain: str, outcome: ClaimState) -> Problem:
-    """T02: a claim was mined and reverted."""
+def reverted_problem(
+    job_id: int, tokens: int, plain: str, outcome: ClaimState, *, is_on_chain: bool = False
+) -> Problem:
+    """T02: a claim was mined and reverted; `is_on_chain` says that another transaction has made it."""
     ends = {
         ClaimState.WRITTEN_OFF: "They cannot be paid",
         ClaimState.HELD: "They are kept and tried again",
     }.get(outcome, "They are claimed again")
+    if is_on_chain:
+        ends = "Another transaction has claimed them, and they are not claimed twice"
     message = f"The claim of {tokens} tokens for job {job_id} was refused on chain: {plain}. {ends}."
     return problem("T02", message, subject=str(job_id))

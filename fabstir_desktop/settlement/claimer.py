@@ -17,6 +17,7 @@ from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.jobs.claims import BATCH, Claim, ClaimReason, ClaimState, Slot
 from fabstir_desktop.jobs.events import ClaimChanged, JobChanged, TransactionChanged
+from fabstir_desktop.jobs.landed import LandedClaim
 from fabstir_desktop.jobs.policy import ClaimLater, ClaimNow, ClaimPolicy, decide_claim, hold_back
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.states import problem
@@ -255,8 +256,11 @@ class Claimer:
             await self._ledger.move_claim(claim.claim_id, ClaimState.VOID, refusal.plain)
             raise ClaimWaits("the deposit covers less by now; it is planned anew", retry_s=0.0)
         if refusal.kind is RefusalKind.REPLAYED and await self._has_landed(claim.proof_hash):
-            await self._ledger.move_claim(claim.claim_id, ClaimState.VOID, "it is on chain already")
-            await self._note_landed(claim.job_id, claim.tokens, claim.proof_hash)
+            log.warning("Job %d: a claim of %d tokens is already on chain", claim.job_id, claim.tokens)
+            note, proof = "already on chain with the same proof", claim.proof_hash
+            await self._ledger.absorb(
+                LandedClaim(claim.job_id, claim.tokens, proof, proof, note, claim.end, is_exact=True)
+            )
             raise ClaimWaits("it is on chain already; what is left is planned anew", retry_s=0.0)
         return None
 

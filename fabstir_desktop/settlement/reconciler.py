@@ -339,15 +339,14 @@ class Reconciler:
         if not await self._verdicts.may_move_on(slot, claims, outcome, refusal.kind, head):
             return
         note = f"reverted: {refusal.plain}"
-        await self._ledger.void_reverted(slot.slot_id, note=note, outcome=outcome)
+        is_on_chain = refusal.kind is RefusalKind.REPLAYED
+        await self._ledger.void_reverted(slot.slot_id, note=note, outcome=outcome, is_on_chain=is_on_chain)
         self._outbox.forget(slot)
         for claim in claims:
-            if refusal.kind is RefusalKind.REPLAYED:
-                await self._ledger.record_foreign(claim.job_id, claim.tokens, claim.proof_hash, "found on chain")
             log.error("Checkpoint failed for job %d - %s", claim.job_id, note)
             is_over = outcome is ClaimState.WRITTEN_OFF
-            tell = self._board.report if is_over else self._board.raise_
-            tell(reverted_problem(claim.job_id, claim.tokens, refusal.plain, outcome))
+            tell = self._board.report if is_over or is_on_chain else self._board.raise_
+            tell(reverted_problem(claim.job_id, claim.tokens, refusal.plain, outcome, is_on_chain=is_on_chain))
             self._feed.publish(JobChanged(claim.job_id))
             progress.jobs.add(claim.job_id)
         await self._publish(slot, outcome, note)

@@ -210,7 +210,8 @@ def _read_authorization(fields: Mapping[str, Any]) -> SignedAuthorization:
 def recover_authority(authorization: SignedAuthorization) -> str | None:
     """The checksummed address that signed an authorization; None for a broken one, which counts for nothing."""
     from eth_keys.datatypes import Signature  # noqa: PLC0415
-    from eth_keys.exceptions import BadSignature, ValidationError  # noqa: PLC0415
+    from eth_keys.exceptions import BadSignature  # noqa: PLC0415
+    from eth_utils.exceptions import ValidationError  # noqa: PLC0415
     from rlp import encode  # type: ignore[import-untyped]  # noqa: PLC0415
 
     contract = bytes.fromhex(authorization.contract[2:])

@@ -15,7 +15,9 @@ from rpc_switch import RpcSwitch
 from settlement_support import Room, room_in
 
 from fabstir_desktop.devnet.client import ChainClient
+from fabstir_desktop.errors import LedgerError
 from fabstir_desktop.jobs.claims import ClaimState, SlotState
+from fabstir_desktop.jobs.events import ProblemRaised
 
 
 @pytest.fixture
@@ -53,25 +55,27 @@ async def claim_in_the_pool(room: Room, world: World) -> None:
 
 async def test_a_refused_claim_that_cannot_be_judged_yet_holds_up_no_other_job(world: World, tmp_path: Path) -> None:
     """Giving tokens up needs two endpoints, and one of them is away: that claim waits, nothing else does."""
-    async with RpcSwitch(world.rpc_url) as second:
-        async with room_in(world, tmp_path, rpc_url=(world.rpc_url, second.url)) as room:
-            other = await world.create_job()
-            await claim_in_the_pool(room, world)
-            ticket = await room.settlement.tracker.admit(other, "other", "127.0.0.1", 100)
-            await world.client.request("anvil_dropAllTransactions")
-            ending = asyncio.create_task(world.end_job(world.job_id))
-            await asyncio.sleep(0.1)
-            second.down = True
-            async with mining(world):
-                await ending
-                await room.record(ticket, 100, step=100)
-                await room.settled(other, 15)
-                (slot, *_) = await room.ledger.slots(world.host_address)
-                assert (slot.state, slot.succeeded) == (SlotState.INCLUDED, False)
-                second.down = False
-                async with asyncio.timeout(20):
-                    while not await room.ledger.claims(states=[ClaimState.WRITTEN_OFF]):
-                        await asyncio.sleep(0.05)
+    async with (
+        RpcSwitch(world.rpc_url) as second,
+        room_in(world, tmp_path, rpc_url=(world.rpc_url, second.url)) as room,
+    ):
+        other = await world.create_job()
+        await claim_in_the_pool(room, world)
+        ticket = await room.settlement.tracker.admit(other, "other", "127.0.0.1", 100)
+        await world.client.request("anvil_dropAllTransactions")
+        ending = asyncio.create_task(world.end_job(world.job_id))
+        await asyncio.sleep(0.1)
+        second.down = True
+        async with mining(world):
+            await ending
+            await room.record(ticket, 100, step=100)
+            await room.settled(other, 15)
+            (slot, *_) = await room.ledger.slots(world.host_address)
+            assert (slot.state, slot.succeeded) == (SlotState.INCLUDED, False)
+            second.down = False
+            async with asyncio.timeout(20):
+                while not await room.ledger.claims(states=[ClaimState.WRITTEN_OFF]):
+                    await asyncio.sleep(0.05)
 
 
 async def relay_authorization(world: World, nonce: int) -> dict[str, Any]:
@@ -112,3 +116,32 @@ async def test_a_nonce_spent_by_an_authorization_frees_its_claim(world: World, t
         first = (await room.ledger.slots(world.host_address))[0]
         assert first.state is SlotState.FOREIGN
     assert await world.tokens_paid() == 100
+
+
+async def refused_as_replayed(room: Room, world: World) -> None:
+    """The claim in the pool is mined and refused, because the same claim landed by a transaction that nobody knows."""
+    await claim_in_the_pool(room, world)
+    (claim,) = await room.ledger.claims()
+    await world.client.request("anvil_dropAllTransactions")
+    await world.set_automine(True)
+    await world.host.send(world.contract, "0x" + claim.calldata.hex())
+    await world.client.request("anvil_setNonce", world.host_address, "0x0")
+
+
+async def test_tokens_that_landed_elsewhere_are_never_free_in_between(world: World, tmp_path: Path) -> None:
+    """The disk is full between one step and the next: what the contract has is not claimed with the job's later tokens."""
+    async with room_in(world, tmp_path) as room:
+        ledger: Any = room.ledger
+
+        async def full(*_: Any, **__: Any) -> None:
+            raise LedgerError("the disk is full")
+
+        ledger.record_foreign = full
+        await refused_as_replayed(room, world)
+        async with mining(world):
+            await room.reach(lambda view: view.state != "claiming", world.job_id)
+            await room.generate(world.job_id, 100, step=100)
+            await room.settled(world.job_id, 15)
+        messages = [event.problem.message for event in room.events if isinstance(event, ProblemRaised)]
+        assert not any("They are claimed again" in message for message in messages), "they are paid"
+    assert await world.tokens_paid() == 200
