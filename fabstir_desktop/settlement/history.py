@@ -114,7 +114,9 @@ class History:
         await self._take_in(lock_of)
         for job_id in tuple(self._held):
             self.release(job_id)
-        self._examined = self._book.examined_nonces = max(self._book.examined_nonces, count)
+        if suspects or not missing:  # else nothing was looked at: a claim that is freed later may be among them
+            self._examined = max(self._examined, count)
+        self._book.examined_nonces = max(self._book.examined_nonces, count)
 
     async def _find(self, missing: list[range]) -> list[Found]:
         """Claims at those nonces. Raises Unreadable, RpcUnreachable."""

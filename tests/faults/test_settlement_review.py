@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import pytest
 from chain_support import Anvil, World, build_world
 from eth_account import Account
 from rpc_switch import RpcSwitch
-from settlement_support import Room, room_in
+from settlement_support import Room, make_settings, make_signer, open_room, room_in
 
 from fabstir_desktop.devnet.client import ChainClient
 from fabstir_desktop.errors import LedgerError
 from fabstir_desktop.jobs.claims import ClaimState, SlotState
 from fabstir_desktop.jobs.events import ProblemRaised
+from fabstir_desktop.settings import Settings
+from fabstir_desktop.settlement.chain_client import BlockRef
+from fabstir_desktop.settlement.chain_client import ChainClient as SettledClient
 
 
 @pytest.fixture
@@ -145,3 +149,44 @@ async def test_tokens_that_landed_elsewhere_are_never_free_in_between(world: Wor
         messages = [event.problem.message for event in room.events if isinstance(event, ProblemRaised)]
         assert not any("They are claimed again" in message for message in messages), "they are paid"
     assert await world.tokens_paid() == 200
+
+
+async def test_what_followed_a_spent_nonce_is_looked_at_once_its_claim_is_free(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup with a claim on its way is opened before the spender of its nonce is final. In the lost history the claim
+    got the next nonce. The contract tells nothing of jobs, proofs or claims."""
+    price, job_id = 10**10, 7
+    arguments = (world.host_address, world.bank.address, price)
+    _, address = await world.deploy("MinimalProofSystem", *arguments, value_wei=1000 * price)
+    signer = make_signer(world.host_key, world.chain_id, address)
+
+    def settings(name: str) -> Settings:
+        return make_settings(tmp_path / name, world.rpc_url, world.chain_id, address)
+
+    async with open_room(settings("live"), signer) as room:
+        await room.ready()
+        await world.set_automine(False)
+        await room.generate(job_id, 100, step=100)
+        await room.reach(lambda view: view.claimed == 100, job_id)
+        await room.die()
+    shutil.copytree(tmp_path / "live", tmp_path / "backup")
+    await world.client.request("anvil_dropAllTransactions")
+    await world.host.send(world.host_address, gas=21_000, nonce=0)
+    await world.mine()
+    async with open_room(settings("live"), signer) as room, mining(world):
+        await room.settled(job_id)
+    before = await world.balance_wei(address)
+
+    original, is_final = SettledClient.settled_number, asyncio.Event()
+
+    async def settled_number(self: SettledClient, tag: str, head: BlockRef) -> int:
+        return await original(self, tag, head) if is_final.is_set() else 0
+
+    monkeypatch.setattr(SettledClient, "settled_number", settled_number)
+    async with open_room(settings("backup"), signer) as room, mining(world):
+        await room.wait(lambda: room.settlement._manager is not None and room.settlement._manager.recovered)
+        is_final.set()
+        await room.settled(job_id, 15)
+        await asyncio.sleep(0.5)
+    assert await world.balance_wei(address) == before, "nothing was paid again"
