@@ -243,9 +243,19 @@ def mark_reorged(db: apsw.Connection, slot_id: int) -> None:
     for claim_id, state in _carried(db, slot_id):
         if state in (ClaimState.INCLUDED, ClaimState.CONFIRMED):
             step_claim(db, claim_id, ClaimState.REOPENED)
-    # What its receipt said was paid is undone with it; the block it is mined in next says it anew.
-    db.execute("DELETE FROM payment WHERE tx_hash IN (SELECT tx_hash FROM attempt WHERE slot = ?)", (slot_id,))
+    _forget_payments(db, slot_id)
     _tell(db, slot_id, f"Block {slot.block_number} is no longer part of the chain; the same transaction is sent again.")
+
+
+def _forget_payments(db: apsw.Connection, slot_id: int) -> None:
+    """What its receipt said was paid is undone with it. The block it is mined in next says it anew; and lest that receipt is
+    not seen, or nothing was reorganised at all, events are read again from the last final block on."""
+    paid = "tx_hash IN (SELECT tx_hash FROM attempt WHERE slot = ?)"
+    db.execute(
+        f"UPDATE venue SET event_hash = x'' WHERE event_block IS NOT NULL AND id IN (SELECT venue FROM payment WHERE {paid})",
+        (slot_id,),
+    )
+    db.execute(f"DELETE FROM payment WHERE {paid}", (slot_id,))
 
 
 def void_reverted(

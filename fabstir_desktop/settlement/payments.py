@@ -81,10 +81,13 @@ class PaymentReader:
         Never raises for a chain that does not answer: the next poll reads on from the cursor.
         """
         await self._count_nothing_yet()
-        if known and await self._ledger.record_payments(known):
-            self._feed.publish(EarningsChanged(frozenset(payment.job_id for payment in known)))
-        if not self.can_read:
-            return 0
+        try:
+            return await self._poll_events(head) if self.can_read else 0
+        finally:  # last, for reading events after a reorganisation begins with forgetting
+            if known and await self._ledger.record_payments(known):
+                self._feed.publish(EarningsChanged(frozenset(payment.job_id for payment in known)))
+
+    async def _poll_events(self, head: BlockRef | None) -> int:
         try:
             head = head or await self._client.head()
             await self._count_deep_ones(head)  # first, so that nothing new counts before it is deep enough

@@ -190,3 +190,33 @@ async def test_what_followed_a_spent_nonce_is_looked_at_once_its_claim_is_free(
         await room.settled(job_id, 15)
         await asyncio.sleep(0.5)
     assert await world.balance_wei(address) == before, "nothing was paid again"
+
+
+async def test_a_payment_undone_by_mistake_comes_back_from_events_however_old(
+    start_anvil: Callable[..., Awaitable[Anvil]], tmp_path: Path
+) -> None:
+    """A node on another fork makes a block look gone; later its receipt is there for one question and not for the next."""
+    anvil = await start_anvil(arguments=["--slots-in-an-epoch", "200"])
+    async with ChainClient(anvil.rpc_url) as client:
+        world = await build_world(anvil, client)
+        async with room_in(world, tmp_path) as room:
+            await room.ready()
+            await room.generate(world.job_id, 100, step=100)
+            before = await room.settled(world.job_id)
+            await world.mine(150)
+            await room.settlement._manager._parts.payments.poll(None)  # type: ignore[union-attr]
+            chain: Any = room.settlement._client
+            receipt, asked = chain.receipt, 0
+
+            async def one_in_two(tx_hash: bytes) -> Any:
+                nonlocal asked
+                asked += 1
+                return await receipt(tx_hash) if asked % 2 else None
+
+            chain.receipt = one_in_two
+            (slot,) = await room.ledger.slots(world.host_address)
+            await room.ledger.mark_reorged(slot.slot_id)
+            await room.reach(lambda view: view.proven == 100, world.job_id)
+            chain.receipt = receipt
+            await room.settlement._manager._parts.payments.poll(None)  # type: ignore[union-attr]
+            assert (await room.settled(world.job_id, 10)).earned == before.earned
