@@ -103,9 +103,10 @@ def read_slot_of_claim(db: apsw.Connection, claim_id: int) -> Slot | None:
 
 def read_next_nonce(db: apsw.Connection, chain_id: int, sender: str) -> int | None:
     """The first nonce of the sender that nothing in the ledger uses or will use."""
-    highest = fetch_value(
+    highest = fetch_value(  # the last row alone decides: the one before it uses no nonce above the last one's
         db,
-        f"SELECT max(s.nonce + CASE WHEN {USES_TWO_NONCES} THEN 1 ELSE 0 END) FROM slot s WHERE s.chain_id = ? AND s.sender = ?",
+        f"SELECT s.nonce + CASE WHEN {USES_TWO_NONCES} THEN 1 ELSE 0 END FROM slot s WHERE s.chain_id = ? AND s.sender = ? "
+        "ORDER BY s.nonce DESC LIMIT 1",
         (chain_id, sender),
     )
     return None if highest is None else int(highest) + 1

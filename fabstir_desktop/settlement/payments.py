@@ -142,7 +142,8 @@ class PaymentReader:
         number, block_hash = cursor
         block = await self._client.block(number) if number <= head.number else None
         if block is not None and block.block_hash == block_hash:
-            return max(0, number + 1 - OVERLAP_BLOCKS)
+            # never so much that a node which gives a few blocks at a time brings nothing new
+            return max(0, number + 1 - min(OVERLAP_BLOCKS, self._chunk * CHUNKS_PER_POLL // 4))
         if block is None and number - head.number <= OVERLAP_BLOCKS:
             return head.number + 1  # a node that lags a little: wait for it
         final = await self._client.settled_number("finalized", head)

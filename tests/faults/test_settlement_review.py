@@ -16,12 +16,13 @@ from rpc_switch import RpcSwitch
 from settlement_support import Room, make_settings, make_signer, open_room, room_in
 
 from fabstir_desktop.devnet.client import ChainClient
-from fabstir_desktop.errors import LedgerError
+from fabstir_desktop.errors import LedgerError, RpcRefused
 from fabstir_desktop.jobs.claims import ClaimState, SlotState
 from fabstir_desktop.jobs.events import ProblemRaised
 from fabstir_desktop.settings import Settings
 from fabstir_desktop.settlement.chain_client import BlockRef
 from fabstir_desktop.settlement.chain_client import ChainClient as SettledClient
+from fabstir_desktop.settlement.payments import PaymentReader
 
 
 @pytest.fixture
@@ -220,3 +221,31 @@ async def test_a_payment_undone_by_mistake_comes_back_from_events_however_old(
             chain.receipt = receipt
             await room.settlement._manager._parts.payments.poll(None)  # type: ignore[union-attr]
             assert (await room.settled(world.job_id, 10)).earned == before.earned
+
+
+async def test_payments_are_read_from_a_node_that_gives_three_blocks_at_a_time(world: World, tmp_path: Path) -> None:
+    """What is read again each time must not be more than what is read."""
+    async with room_in(world, tmp_path, with_key=False) as room:
+        await room.ready()
+        await room.generate(world.job_id, 100, step=100)
+        chain: Any = room.settlement._client
+        logs = chain.logs
+
+        async def stingy(address: str, topics: Any, first: int, last: int) -> Any:
+            if last - first >= 3:
+                raise RpcRefused("refused", code=-32005, detail="block range is too wide")
+            return await logs(address, topics, first, last)
+
+        chain.logs = stingy
+        await world.mine(60)
+        reader = PaymentReader(
+            room.ledger, chain, room.settlement._contract, room.feed, host=world.host_address, confirmations=1
+        )
+        for _ in range(4):
+            await reader.poll(None)
+        assert await room.ledger.event_cursor() is not None
+        await world.checkpoint(world.job_id, 100)
+        await world.mine(90)
+        for _ in range(8):
+            await reader.poll(None)
+        assert (await room.view(world.job_id)).earned != ()
