@@ -251,17 +251,17 @@ class Reconciler:
     async def _burn_without_history(self, slot: Slot, progress: Progress) -> None:
         """Nobody can say what spent the nonce. Its claims get another only where that cannot pay twice: the contract
         itself refuses a second copy and does not have the first, and every endpoint has seen the nonce spent below what
-        can be reorganised."""
+        can be reorganised. What the contract does have is paid, by whatever transaction."""
         claims = await self._claims(slot)
         if self._is_elsewhere(slot) or not await self._verdicts.replay_is_refused(claims):
             return
-        for claim in claims:
-            if await self._contract.is_proof_used(claim.host, claim.proof_hash, "safe") is not False:
-                return
-        if await is_spent_everywhere(self._client, self._outbox.sender, slot.nonce, "safe"):
+        if not await is_spent_everywhere(self._client, self._outbox.sender, slot.nonce, "safe"):
+            return
+        note = "its nonce was used by a transaction that no RPC can show any more"
+        landed = await self._verdicts.landed_of(claims, note)
+        if not landed or len(landed) < len(claims):
             self._outbox.foreign_use(slot.nonce)
-            note = "its nonce was used by a transaction that no RPC can show any more"
-            await self._free(slot, SlotState.BURNED, note, progress)
+        await self._free(slot, SlotState.BURNED, note, progress, landed)
 
     async def _free(
         self, slot: Slot, state: SlotState, note: str, progress: Progress, landed: Sequence[LandedClaim] = ()

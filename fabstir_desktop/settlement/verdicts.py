@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fabstir_desktop.errors import CallReverted, ChainError
+from fabstir_desktop.errors import CallReverted, ChainError, RpcUnreachable
 from fabstir_desktop.jobs.claims import Claim, ClaimState, Slot
+from fabstir_desktop.jobs.landed import LandedClaim
 from fabstir_desktop.settlement.agreement import agreeing
 from fabstir_desktop.settlement.chain_client import BlockRef, ChainClient
 from fabstir_desktop.settlement.contracts.base import Refusal, RefusalKind, SettlementContract
@@ -92,6 +93,22 @@ class Verdicts:
         with agreeing():
             used = [await self._contract.is_proof_used(claim.host, claim.proof_hash) for claim in claims]
         return all(one is True for one in used)
+
+    async def landed_of(self, claims: Sequence[Claim], note: str) -> list[LandedClaim]:
+        """Those of the claims whose proof the contract has, in a block that will not be reorganised and by agreement.
+
+        Raises RpcUnreachable also where the contract cannot be asked at that depth.
+        """
+        landed = []
+        with agreeing():
+            for claim in claims:
+                used = await self._contract.is_proof_used(claim.host, claim.proof_hash, "safe")
+                if used is None:
+                    raise RpcUnreachable("the contract cannot be asked about an earlier block")
+                if used:
+                    job_id, proof = claim.job_id, claim.proof_hash
+                    landed.append(LandedClaim(job_id, claim.tokens, proof, proof, note, claim.end, is_exact=True))
+        return landed
 
     async def replay_is_refused(self, claims: Sequence[Claim]) -> bool:
         """Whether the contract itself would refuse a second copy of the claims."""

@@ -249,3 +249,44 @@ async def test_payments_are_read_from_a_node_that_gives_three_blocks_at_a_time(w
         for _ in range(8):
             await reader.poll(None)
         assert (await room.view(world.job_id)).earned != ()
+
+
+@pytest.mark.parametrize("is_paid", [True, False])
+async def test_a_nonce_whose_spender_no_node_remembers_is_judged_by_the_proof(
+    world: World, tmp_path: Path, *, is_paid: bool
+) -> None:
+    """The app was away for longer than the nodes keep receipts and states: its claim had landed, or something else had."""
+    async with room_in(world, tmp_path) as room:
+        await claim_in_the_pool(room, world)
+        (claim,) = await room.ledger.claims()
+        chain: Any = room.settlement._client
+        count = chain.transaction_count
+
+        async def forgetful(address: str, which: int | str = "latest") -> Any:
+            if isinstance(which, int):
+                raise RpcRefused("refused", code=-32000, detail="missing trie node")
+            return await count(address, which)
+
+        async def nothing(*_: Any) -> None:
+            return None
+
+        chain.transaction_count, chain.receipt = forgetful, nothing
+        pool_asked = chain.pool.ask_all
+
+        async def ask_all(method: str, *params: Any) -> Any:
+            return [None] if method == "eth_getTransactionReceipt" else await pool_asked(method, *params)
+
+        chain.pool.ask_all = ask_all
+        if not is_paid:
+            await world.client.request("anvil_dropAllTransactions")
+            await world.host.send(world.host_address, gas=21_000, nonce=0)
+        await world.mine()
+        async with mining(world):
+            async with asyncio.timeout(15):
+                while (await room.ledger.slots(world.host_address))[0].state is not SlotState.BURNED:
+                    await asyncio.sleep(0.05)
+            del chain.receipt
+            view = await room.settled(world.job_id, 15)
+        assert view.generated == claim.tokens
+        assert ("T03" in room.problem_codes) is not is_paid
+    assert await world.tokens_paid() == 100
