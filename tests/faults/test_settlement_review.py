@@ -239,7 +239,13 @@ async def test_payments_are_read_from_a_node_that_gives_three_blocks_at_a_time(w
         chain.logs = stingy
         await world.mine(60)
         reader = PaymentReader(
-            room.ledger, chain, room.settlement._contract, room.feed, host=world.host_address, confirmations=1
+            room.ledger,
+            chain,
+            room.settlement._contract,
+            room.feed,
+            host=world.host_address,
+            confirmations=1,
+            earnings_from="included",
         )
         for _ in range(4):
             await reader.poll(None)
