@@ -5,6 +5,7 @@ Shared by the test of the real app and the script that takes its pictures. A mis
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -17,12 +18,16 @@ from pathlib import Path
 from limits import SCALE
 from screen_reading import line_centres
 
+from fabstir_desktop.jobs.problems import Severity
+
 SIZE = (1400, 960)
 PROGRAMS = ("Xvfb", "openbox", "tint2", "xdotool", "import")
 WINDOW = "^Fabstir host"
 TITLED = "^[A-Z]"
 """Windows and questions have a title; the icon in the panel and menus have the name of the program."""
 LARGEST_ICON = 48
+SUBMIT_LINE = 4
+"""After state, network, *Open window* and *Open logs*; one further down while a problem stands above them."""
 FEWEST_LINES = 6
 """State, open, logs, submit, pause, quit stand in every menu of the tray."""
 _PANEL = """
@@ -226,6 +231,11 @@ class Desk:
         self.wait_for(is_drawn, 20, "the lines of the menu")
         self.click(place[0] + place[2] // 3, lines[line])
         self.wait_for(lambda: not self.has_menu(), 20, "the end of the menu")
+
+    def click_submit(self) -> None:
+        """*Submit checkpoints now* in the tray's menu, with the mouse."""
+        problems = json.loads(self.product("status", "--json"))["problems"]
+        self.click_in_tray_menu(SUBMIT_LINE + any(one["severity"] > Severity.INFORMATION for one in problems))
 
     def choose_in_tray_menu(self, *keys: str) -> None:
         """Open the tray's menu, go to a line with the keyboard, choose it."""

@@ -7,6 +7,7 @@ On the way it forces a checkpoint by clicking in the tray's menu, and fails if n
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from desk import WINDOW, Desk
+from engine_support import small_model_path
 
 PAGES = ("dashboard", "jobs", "transactions", "models", "wallet", "logs", "settings")
 START_LIMIT_S = 90
@@ -27,13 +29,20 @@ def main() -> int:
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
     for scheme in ("light", "dark"):
-        desk = Desk(Path(tempfile.mkdtemp(prefix="fabstir-pictures-")), scheme=scheme)
+        folder = Path(tempfile.mkdtemp(prefix="fabstir-pictures-"))
+        desk = Desk(folder, scheme=scheme, settings={"MODEL_PATH": str(model_in(folder / "models"))})
         try:
             desk.open_screen()
             walk(desk, out, scheme)
         finally:
             desk.stop()
     return 0
+
+
+def model_in(folder: Path) -> Path:
+    """The small model in a folder of its own: where it is installed is nobody's business."""
+    folder.mkdir()
+    return Path(shutil.copy(small_model_path(), folder))
 
 
 def walk(desk: Desk, out: Path, scheme: str) -> None:
@@ -68,7 +77,8 @@ def click_submit(desk: Desk, path: Path) -> None:
     desk.open_tray_menu()
     time.sleep(1.5)
     picture(desk, path)
-    desk.press("Down", "Down", "Down", "Return")
+    desk.press("Escape")
+    desk.click_submit()
     desk.wait_for(lambda: desk.logged("Checkpoint submitted") > before, 60, "the checkpoint that was clicked")
 
 

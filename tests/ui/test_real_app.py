@@ -21,15 +21,12 @@ from product_support import ask, brief_request
 from screen_reading import has_colour
 from websockets.asyncio.client import connect
 
-from fabstir_desktop.jobs.problems import Severity
 from fabstir_desktop.ui.theme import derive_colours, fusion_palette
 from fabstir_desktop.ui.words import Tone
 
 TESTS = Path(__file__).resolve().parent.parent
 READY_LIMIT_S = 90
 ANSWER_LIMIT_S = 120
-SUBMIT_LINE = 4
-"""After state, network, *Open window* and *Open logs*; one further down while a problem stands above them."""
 QUIT_LINE = -1
 TABLE = (260, 200, 1000, 500)
 """Inside the rows of a page, away from the lamps of strip and footer."""
@@ -74,12 +71,6 @@ def status(desk: Desk) -> dict[str, Any]:
     return answer
 
 
-def click_submit(desk: Desk) -> None:
-    """*Submit checkpoints now*, with the mouse."""
-    problems = status(desk)["problems"]
-    desk.click_in_tray_menu(SUBMIT_LINE + any(one["severity"] > Severity.INFORMATION for one in problems))
-
-
 def shows_confirmed(desk: Desk) -> bool:
     """Whether a row of the page is written in the colour of what is done."""
     return has_colour(desk.picture(), TABLE, derive_colours(fusion_palette(dark=False)).tones[Tone.OK])
@@ -98,7 +89,7 @@ async def test_a_host_serves_claims_from_the_tray_closes_raises_and_quits_and_ev
 
         desk.press("ctrl+3")
         desk.wait_for(lambda: not shows_confirmed(desk), 20, "an empty page of transactions")
-        click_submit(desk)
+        desk.click_submit()
         desk.wait_for(lambda: all_confirmed(desk, 1), ANSWER_LIMIT_S, "the claim of the tray's menu")
         desk.wait_for(lambda: shows_confirmed(desk), 30, "the row that is confirmed on the screen")
         desk.wait_for(lambda: job_is_settled(desk, first.chunk_tokens), ANSWER_LIMIT_S, "the payment")
@@ -118,7 +109,7 @@ async def test_a_host_serves_claims_from_the_tray_closes_raises_and_quits_and_ev
         desk.answer("Quit and stop serving", "Escape")  # the guard: tokens are unproven; Escape cancels
         assert app.poll() is None
 
-        click_submit(desk)
+        desk.click_submit()
         desk.wait_for(lambda: all_confirmed(desk, 2), ANSWER_LIMIT_S, "the second claim")
         desk.wait_for(lambda: job_is_settled(desk, generated), ANSWER_LIMIT_S, "the second payment")
 
