@@ -53,7 +53,7 @@ from fabstir_desktop.wallet.wallet import ENVIRONMENT, Wallet
 log = logging.getLogger(__name__)
 
 _HOUSEKEEPING_S = 0.5
-DEMO_KEY_PLACE = "made for this demo, thrown away with it"
+DEMO_KEY_PLACE = "memory, made for this demo and thrown away with it"
 _RUN_MARK_S = 60.0
 _PORT_RETRY_S = 5.0
 _KEY_RETRY_S = 30.0
