@@ -203,7 +203,7 @@ class Claimer:
 
     async def _plan(self, job_id: int, decision: ClaimNow, made: SignedProof) -> Claim:
         calldata = self._contract.encode_claim(job_id, decision.end - decision.start, made.proof)
-        return await self._ledger.plan_claim(
+        claim = await self._ledger.plan_claim(
             job_id,
             decision.start,
             decision.end,
@@ -214,6 +214,8 @@ class Claimer:
             proof=made.proof,
             calldata=calldata,
         )
+        self._feed.publish(ClaimChanged(job_id, claim.claim_id, claim.tokens, claim.state, None, ""))
+        return claim
 
     async def _price(self, job_id: int, start: int, calldata: bytes) -> tuple[Quote, int]:
         """Simulate and quote: both refuse a claim that would revert before it owns a nonce. Raises ClaimRefused.
@@ -362,7 +364,7 @@ class Claimer:
         await self._ledger.move_claim(claim.claim_id, ClaimState.WRITTEN_OFF, note)
         await self._ledger.note_job(job_id, note)
         self._board.report(problem("T02", f"Job {job_id}: {note}.", subject=str(job_id)))
-        self._feed.publish(JobChanged(job_id))
+        self._feed.publish(ClaimChanged(job_id, claim.claim_id, claim.tokens, ClaimState.WRITTEN_OFF, None, note))
         return ClaimLater(note)
 
     async def _refused(self, job_id: int, refusal: Refusal) -> ClaimRefused:
@@ -388,10 +390,8 @@ class Claimer:
         """The contract has this very proof: the claim landed without this ledger knowing; its tokens are paid."""
         if not await self._has_landed(proof_hash):
             return
-        log.warning(
-            "Job %d: a claim of %d tokens with this proof is already on chain; it is not made again", job_id, tokens
-        )
         note = "already on chain with the same proof"
+        log.warning("Job %d: a claim of %d tokens is %s; it is not made again", job_id, tokens, note)
         await self._ledger.record_foreign(job_id, tokens, proof_hash, note, proof_hash=proof_hash)
 
     async def _has_landed(self, proof_hash: bytes) -> bool:

@@ -361,7 +361,7 @@ class Reconciler:
                 continue  # it is looked at until its failed claims are settled
             if slot.block_number is not None and slot.block_number <= final:
                 await self._ledger.mark_final(slot.slot_id)
-                self._feed.publish(TransactionChanged(slot.slot_id))
+                await self._publish(slot, ClaimState.FINAL, "")
 
     async def _publish(self, slot: Slot, state: ClaimState, note: str) -> None:
         tx_hash = "0x" + (slot.mined_hash or slot.attempts[-1].tx_hash).hex()
