@@ -16,15 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if getattr(sys, "frozen", False):
         _be_a_child()
     from fabstir_desktop.errors import FabstirError  # noqa: PLC0415 - a child must not import the application
-    from fabstir_desktop.tasks import exit_now_if_held_up  # noqa: PLC0415
-
     try:
-        code = _run(arguments)
+        return _run(arguments)
     except FabstirError as error:
         print(f"fabstir-desktop: {error}", file=sys.stderr)  # noqa: T201 - the last word to the person who started it
-        code = 2
-    exit_now_if_held_up(code)
-    return code
+        return 2
 
 
 def _be_a_child() -> None:
@@ -50,10 +46,18 @@ def _run(arguments: Sequence[str] | None) -> int:
     if call.headless or cli.no_display(call):
         from fabstir_desktop.headless import run_headless  # noqa: PLC0415 - imports no Qt
 
-        return run_headless(overrides, demo=call.demo, once=call.once)
+        return _leave(run_headless(overrides, demo=call.demo, once=call.once))
     from fabstir_desktop.app import run_app  # noqa: PLC0415 - Qt only for the tray app
 
-    return run_app(overrides, demo=call.demo, hidden=call.hidden)
+    return _leave(run_app(overrides, demo=call.demo, hidden=call.hidden))
+
+
+def _leave(code: int) -> int:
+    """The node has ended: whatever still hangs in a thread must not keep its process."""
+    from fabstir_desktop.tasks import exit_now_if_held_up  # noqa: PLC0415
+
+    exit_now_if_held_up(code)
+    return code
 
 
 def _take_key(overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -159,7 +159,9 @@ class Outbox:
         async with self._nonce_lock:
             read = await self._read_market()
             offer = first_offer(read.market, self._fee_cap_wei) if read.market is not None else None
-            if isinstance(self._signer, str) or offer is None or offer.worst_cost_wei(FILLER_GAS) > read.balance_wei:
+            if isinstance(self._signer, str) or offer is None:
+                return None
+            if await self._short_wei(offer.worst_cost_wei(FILLER_GAS), read.balance_wei) > 0:
                 return None
             attempt = await self._sign(self.sender, b"", nonce, FILLER_GAS, offer)
             log.warning("Nonce %d is used by nobody and holds up later ones: it is spent on nothing", nonce)
@@ -279,8 +281,7 @@ class Outbox:
             return slot
         limit = gas_limit or newest.gas_limit
         read = await self._read_market()
-        if dearer.worst_cost_wei(limit) > read.balance_wei:
-            self._board.raise_(no_gas_problem(dearer.worst_cost_wei(limit) - read.balance_wei))
+        if await self._short_wei(dearer.worst_cost_wei(limit), read.balance_wei, instead_of=slot) > 0:
             return slot  # the attempt that can be paid stays the one that is sent
         carried = (*read_payload(newest.raw), slot.nonce, limit)
         attempt = await self._sign(*carried, dearer, read_authorizations(newest.raw) if borrows else ())
@@ -312,6 +313,17 @@ class Outbox:
     @property
     def _limit(self) -> int:
         return 1 if self.is_delegated or self.nonces.is_contested else self.in_flight_limit
+
+    async def _short_wei(self, cost_wei: int, balance_wei: int, *, instead_of: Slot | None = None) -> int:
+        """What is missing to pay for one more attempt beside all that is on its way; says so. `instead_of`: it replaces
+        that slot's own."""
+        open_slots = await self._ledger.slots(self.sender, [SlotState.OPEN])
+        others = [slot for slot in open_slots if instead_of is None or slot.slot_id != instead_of.slot_id]
+        short = sum(_worst_cost_wei(slot) for slot in others) + cost_wei - balance_wei
+        if short > 0:
+            self.forget_market()
+            self._board.raise_(no_gas_problem(short))
+        return short
 
     async def _check_room(self, quote: Quote, balance_wei: int, kind: str) -> None:
         open_slots = await self._ledger.slots(self.sender, [SlotState.OPEN])
