@@ -16,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if getattr(sys, "frozen", False):
         _be_a_child()
     from fabstir_desktop.errors import FabstirError  # noqa: PLC0415 - a child must not import the application
+
     try:
         return _run(arguments)
     except FabstirError as error:
