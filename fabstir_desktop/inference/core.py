@@ -25,6 +25,8 @@ from fabstir_desktop.inference.scheduler import (
 
 TOLERABLE_GAP_S = 0.15
 """How long the tokens of running streams may stop for a newcomer's prompt."""
+LARGEST_GAP_S = 0.6
+"""The same when several newcomers wait: the more wait for a first token, the longer the others may wait for their next."""
 SMALLEST_CHUNK_TOKENS = 16
 FIRST_CHUNK_TOKENS = 128
 """Read before it is known how fast the machine reads."""
@@ -204,7 +206,8 @@ class EngineCore:
         """Prompt tokens that fit into the time that running streams may be kept waiting."""
         if self._prefill_rate <= 0:
             return FIRST_CHUNK_TOKENS
-        return max(SMALLEST_CHUNK_TOKENS, int(self._prefill_rate * TOLERABLE_GAP_S))
+        gap_s = min(TOLERABLE_GAP_S * self._scheduler.newcomers, LARGEST_GAP_S)
+        return max(SMALLEST_CHUNK_TOKENS, int(self._prefill_rate * gap_s))
 
     def _unit_tokens(self) -> int:
         """Prompt tokens of a step when nobody waits for tokens."""

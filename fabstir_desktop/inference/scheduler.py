@@ -4,7 +4,8 @@ A slot is one sequence of the KV cache. Three measured facts shape the rules:
 - llama.cpp computes neighbouring slots together and others one after the other, so running streams are kept side by side:
   a stream is moved (its cells copied) when a neighbour left.
 - A long prompt in one step stops the others' tokens for as long as it takes, so prompts are read in chunks that fit the
-  time another stream may wait; when nobody waits for tokens, chunks are as large as the machine's unit of work.
+  time another stream may wait (the longer, the more newcomers wait); when nobody waits for tokens, chunks are as large as
+  the machine's unit of work.
 - What a conversation left in a slot is kept until the slot is needed, so its next prompt is read only from where it is new.
 """
 
@@ -218,7 +219,12 @@ class Scheduler:
     @property
     def prefilling(self) -> bool:
         """Whether a prompt is still being read."""
-        return any(stream.next_id is None for stream in self.streams.values())
+        return self.newcomers > 0
+
+    @property
+    def newcomers(self) -> int:
+        """Streams whose prompt is still being read."""
+        return sum(stream.next_id is None for stream in self.streams.values())
 
     def _shares(self, chunk_tokens: int, idle_tokens: int) -> dict[int, int]:
         """How many prompt tokens each stream may read now: an even share for each job, the rest to who read least."""

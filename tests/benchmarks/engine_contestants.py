@@ -122,19 +122,26 @@ class EngineAlone(Contestant):
 
 
 class LlamaServer(Contestant):
-    """llama-server over HTTP, with its prompt cache as it comes."""
+    """llama-server over HTTP. Its prompt cache is as it comes, unless `keeps` is False: then each prompt is read whole, as in a
+    server that has just started."""
 
     name = "llama-server"
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, *, keeps: bool = True) -> None:
         self._session = session
         self._url = f"{url}/v1/chat/completions"
+        self._more = {} if keeps else {"cache_prompt": False}
+
+    @property
+    def keeping_nothing(self) -> LlamaServer:
+        """The same server, asked to use nothing that it kept."""
+        return LlamaServer(self._session, self._url.removesuffix("/v1/chat/completions"), keeps=False)
 
     async def ask(self, turns: Sequence[Message], count: int, seed: int, answer: Answer) -> None:
         body = {
             "messages": [{"role": turn.role, "content": turn.content} for turn in turns], "max_tokens": count,
             "stream": True, "seed": seed, "temperature": 0.7, "top_p": 0.95, "top_k": 40, "min_p": 0.05,
-            "stream_options": {"include_usage": True},
+            "stream_options": {"include_usage": True}, **self._more,
         }  # fmt: skip
         async with self._session.post(self._url, json=body) as response:
             async for line in response.content:

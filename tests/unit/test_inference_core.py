@@ -151,12 +151,17 @@ def test_forgetting_what_was_never_known_does_nothing() -> None:
 class SlowContext(ScriptedContext):
     """Reads ten tokens a second, on a clock that only it moves."""
 
+    rate = 10
     steps: list[int]
 
     def decode(self, batch: Batch) -> None:
         super().decode(batch)
         type(self).steps.append(batch.size)
-        Clock.now_s += batch.size / 10
+        Clock.now_s += batch.size / self.rate
+
+
+class BriskContext(SlowContext):
+    rate = 107
 
 
 class Clock:
@@ -168,10 +173,15 @@ class SlowModel(ScriptedModel):
         return SlowContext(self, options)
 
 
+class BriskModel(ScriptedModel):
+    def new_context(self, options: ContextOptions) -> BriskContext:
+        return BriskContext(self, options)
+
+
 @pytest.fixture
 def slow_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "perf_counter", lambda: Clock.now_s)
-    SlowContext.steps = []
+    SlowContext.steps = BriskContext.steps = []
 
 
 @pytest.mark.usefixtures("slow_clock")
@@ -182,6 +192,30 @@ def test_on_a_slow_machine_no_step_takes_longer_than_a_few_seconds_even_if_nobod
         finish(core)
     later = SlowContext.steps[1:]
     assert max(later) <= 32, "after the first step the rate is known"
+
+
+@pytest.mark.usefixtures("slow_clock")
+@pytest.mark.parametrize(("newcomers", "longest_s"), [(1, 0.15), (2, 0.3), (4, 0.6), (7, 0.6)])
+def test_running_streams_wait_longer_when_more_newcomers_wait_for_their_first_token(
+    newcomers: int, longest_s: float
+) -> None:
+    chance = random.Random(3)
+    core = scripted_core(BriskModel(chance), sequences=8)
+    begin(core, prompt_of(chance, 40), max_tokens=1)
+    finish(core)  # now the rate is known
+    while not core.busy:  # an answer may end with its first token
+        _, report = begin(core, prompt_of(chance, 40), max_tokens=WINDOW)
+        while core.busy and not report.pieces:
+            core.step(report)
+    for _ in range(newcomers):
+        begin(core, prompt_of(chance, WINDOW - 5), max_tokens=1)
+    BriskContext.steps.clear()
+    core.step(StepReport())
+    assert BriskContext.steps == [1 + int(BriskContext.rate * longest_s)]
+
+
+def prompt_of(chance: random.Random, length: int) -> bytes:
+    return bytes(chance.choices(range(30, 200), k=length))
 
 
 # --- a broken context ------------------------------------------------------------------------------------------------------
