@@ -105,8 +105,10 @@ class ContextOverflow(GenerationError):
 
     code = "TOKEN_LIMIT_EXCEEDED"
 
-    def __init__(self, prompt_tokens: int, context_window: int) -> None:
-        super().__init__(f"the prompt has {prompt_tokens} tokens; the model's window holds {context_window}")
+    def __init__(self, prompt_tokens: int, context_window: int, *, is_lower_bound: bool = False) -> None:
+        """`is_lower_bound`: the prompt was not read; by its bytes alone it has so many tokens or more."""
+        count = f"at least {prompt_tokens}" if is_lower_bound else str(prompt_tokens)
+        super().__init__(f"the prompt has {count} tokens; the model's window holds {context_window}")
         self.prompt_tokens = prompt_tokens
         self.context_window = context_window
 

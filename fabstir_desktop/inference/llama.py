@@ -27,6 +27,9 @@ from fabstir_desktop.inference.wire import Sampling
 PENALTY_WINDOW_TOKENS = 64
 _WARNING = 3  # ggml's log levels: 1 debug, 2 info, 3 warning, 4 error, 5 continued
 _GPU_TYPES = (1, 2)  # ggml's kinds of device: 0 processor, 1 GPU, 2 GPU built into the processor
+_LETTERS = bytes(range(0x21, 0x7F))
+"""ASCII without blanks."""
+_NO_LETTERS = bytes(set(range(256)) - set(_LETTERS))
 _OFFLOADED = re.compile(rb"offloaded (\d+)/(\d+) layers to GPU")
 
 
@@ -145,6 +148,23 @@ class LlamaModel:
         """The spellings of all control tokens."""
         is_control = llama_cpp.llama_vocab_is_control
         return [self._spelling(token) for token in range(self.vocabulary_size) if is_control(self.vocab, token)]
+
+    def longest_word(self) -> int:
+        """Most ASCII letters, digits and signs that one token stands for; 0 where that is not certain.
+
+        It is where each of them ends up in a token: the vocabulary's kind does not rewrite texts, and each has a token of its
+        own. Other characters are left out: some vocabularies drop what they do not know, and templates cut off blanks.
+        """
+        if llama_cpp.llama_vocab_type(self.vocab) not in {
+            llama_cpp.LLAMA_VOCAB_TYPE_SPM,
+            llama_cpp.LLAMA_VOCAB_TYPE_BPE,
+        }:
+            return 0
+        text_of, vocab = llama_cpp.llama_vocab_get_text, self.vocab
+        spellings = [text_of(vocab, token) for token in range(self.vocabulary_size)]
+        single = {spelling[0] for spelling in spellings if len(spelling) == 1}
+        longest = max(len(spelling.translate(None, _NO_LETTERS)) for spelling in spellings)
+        return longest if single.issuperset(_LETTERS) else 0
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer (it is not billed)."""

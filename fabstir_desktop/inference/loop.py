@@ -92,6 +92,7 @@ def load_model(load: wire.Load, send: Send) -> Loaded:
             model.layer_count,
             warning,
             sum(device.free_bytes for device in devices),
+            model.longest_word(),
         )
         allocator.give_back()  # what the reading of the vocabulary and the template left
         return Loaded(core, preparer, ready, log)

@@ -389,4 +389,5 @@ def _model_info(file: ModelFile, ready: wire.Ready, sha256: str) -> ModelInfo:
         context_window=ready.context_window,
         gpu_layers=ready.gpu_layers,
         layer_count=ready.layer_count or file.layer_count,
+        longest_word=ready.longest_word,
     )

@@ -110,6 +110,8 @@ class Ready(Message, frozen=True):
     """What the host should know, such as layers that did not fit on the GPU."""
     gpu_free_bytes: int = 0
     """What the GPUs had free before."""
+    longest_word: int = 0
+    """Most ASCII letters, digits and signs that one token stands for; 0 where that is not certain."""
 
 
 class LoadFailed(Message, frozen=True):

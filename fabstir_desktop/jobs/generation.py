@@ -108,7 +108,8 @@ class EngineFailure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """The loaded model. `sha256` is of the file, hex; `size_bytes` of the file."""
+    """The loaded model. `sha256` is of the file, hex; `size_bytes` of the file; `longest_word` the most ASCII
+    letters, digits and signs that one token stands for (0 where that is not certain)."""
 
     name: str
     path: str
@@ -120,6 +121,7 @@ class ModelInfo:
     context_window: int
     gpu_layers: int
     layer_count: int
+    longest_word: int = 0
 
 
 @dataclass(frozen=True, slots=True)

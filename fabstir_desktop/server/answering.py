@@ -43,6 +43,7 @@ from fabstir_desktop.server.blame import Blame
 from fabstir_desktop.server.frames import ReplyWriter, Usage
 from fabstir_desktop.server.limits import Limits
 from fabstir_desktop.server.metrics import ServerMetrics
+from fabstir_desktop.server.prompt_size import check_prompt_size
 from fabstir_desktop.server.session import CancelReason, PromptRequest
 
 log = logging.getLogger(__name__)
@@ -211,6 +212,7 @@ class Answering:
             stream = cast("AsyncGenerator[GenerationEvent]", self._engine.generate(self._generation(run, turns)))
             async with aclosing(stream):
                 try:
+                    check_prompt_size(turns, self._engine.status)
                     first = await self._unless_cancelled(run, _next(stream))
                 except ContextOverflow:
                     if len(turns) <= 1 or run.request.prompt.context is not None:
