@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     )
     batch_claims: bool = _setting(
         False,
-        "Send up to ten claims in one transaction (EIP-7702: your account borrows the code for it). Cheaper; undone at once.",
+        "Send up to fifty claims in one transaction (EIP-7702: your account borrows the code for it). Cheaper; undone at once.",
         NOW,
     )
     unknown_jobs: Literal["refuse", "wait"] = _setting(

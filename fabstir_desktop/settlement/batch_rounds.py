@@ -1,4 +1,4 @@
-"""Claims that travel together: prepare what is due, send up to ten in one transaction, one transaction at a time.
+"""Claims that travel together: prepare what is due, send up to fifty in one transaction, one transaction at a time.
 
 Each claim is prepared as one that travels alone (read, proven, simulated, planned); only the nonce is shared. What does not
 fit stays planned, or due, and is next.
@@ -16,10 +16,13 @@ from fabstir_desktop.jobs.claims import WAITING_STATES, Claim, ClaimReason
 from fabstir_desktop.jobs.policy import ClaimLater
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.batching import BATCH_SIZE, first_batch
-from fabstir_desktop.settlement.board import ClaimWaits
+from fabstir_desktop.settlement.board import ClaimWaits, ShortOfGasMoney
 from fabstir_desktop.settlement.claimer import Claimer, Prepared, Submitted
 from fabstir_desktop.settlement.due_list import DueList
 from fabstir_desktop.settlement.outbox import Outbox
+
+PARALLEL_PREPARATIONS = 10
+"""Each asks the RPC several questions; public ones count them."""
 
 Made = Submitted | Prepared | ClaimLater
 Make = Callable[[], Awaitable[Made]]
@@ -57,6 +60,7 @@ class BatchRounds:
         self._due = due
         self._guard = guard
         self._poll_s = poll_s
+        self._preparing = asyncio.Semaphore(PARALLEL_PREPARATIONS)
 
     async def run(self) -> None:
         """Send one transaction, if anything is due and nothing is on its way. Raises LedgerError."""
@@ -70,13 +74,28 @@ class BatchRounds:
         places = first_batch([one.reverts for one in prepared], [one.quote.gas_limit for one in prepared])
         batch = [prepared[place] for place in places]
         try:
-            await (self._claimer.send_together(batch) if len(batch) > 1 else self._claimer.send(batch[0]))
+            batch = await self._send(batch)
         except (ClaimWaits, ChainError, LedgerError, SignerLocked) as error:
             for one in batch:
                 self._guard.put_off(one.claim.job_id, one.claim.reason, error)
             return
         for one in batch:
             await self._guard.note_made(one.claim.job_id)
+
+    async def _send(self, batch: list[Prepared]) -> list[Prepared]:
+        """Send the claims, the first half of them where there is gas money for no more; returns what was sent.
+
+        Raises like `Claimer.send`; then nothing was.
+        """
+        while len(batch) > 1:
+            try:
+                await self._claimer.send_together(batch)
+            except ShortOfGasMoney:
+                batch = batch[: len(batch) // 2]
+            else:
+                return batch
+        await self._claimer.send(batch[0])
+        return batch
 
     async def _prepare(self) -> list[Prepared]:
         """Claims that may be signed now, oldest first: no more than fit, unless some of the chosen are not to be made."""
@@ -85,9 +104,13 @@ class BatchRounds:
         while waiting and len(prepared) < BATCH_SIZE:
             count = BATCH_SIZE - len(prepared)
             chosen, waiting = waiting[:count], waiting[count:]
-            made = await asyncio.gather(*(prepare() for prepare in chosen))
+            made = await asyncio.gather(*(self._one_of_few(prepare) for prepare in chosen))
             prepared += [one for one in made if isinstance(one, Prepared)]
         return sorted(prepared, key=lambda one: one.claim.claim_id)
+
+    async def _one_of_few(self, prepare: Make) -> Made:
+        async with self._preparing:
+            return await prepare()
 
     async def _candidates(self) -> list[Make]:
         planned = [

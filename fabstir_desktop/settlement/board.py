@@ -29,6 +29,10 @@ class ClaimWaits(FabstirError):
         self.problem = problem
 
 
+class ShortOfGasMoney(ClaimWaits):
+    """There is not enough gas money for this transaction beside those that are on their way; for a smaller one there may be."""
+
+
 class ProblemBoard:
     """What stands in the way of payment now."""
 

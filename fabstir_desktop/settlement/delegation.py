@@ -119,7 +119,7 @@ def sentence_of(step: Step, *, wanted: bool, code: bytes, why_not: str) -> str:
     if not wanted:
         return "Off: each claim is a transaction of its own."
     if code == OWN_DELEGATION:
-        return "On: up to ten claims travel in one transaction."
+        return "On: up to fifty claims travel in one transaction."
     if why_not:
         return f"Not possible here: {why_not} Each claim is a transaction of its own."
     if lender is not None:

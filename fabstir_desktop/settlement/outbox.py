@@ -17,7 +17,7 @@ from fabstir_desktop.errors import CallReverted, RpcUnreachable
 from fabstir_desktop.jobs.claims import DELEGATION, DEPLOYMENT, Attempt, Claim, Slot, SlotState
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.batching import check_payload
-from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
+from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard, ShortOfGasMoney
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.classifier import TAKEN, Answer, SendAnswer, best
 from fabstir_desktop.settlement.fees import (
@@ -336,7 +336,7 @@ class Outbox:
         short = committed + quote.worst_cost_wei - balance_wei
         if short > 0:
             self.forget_market()
-            raise ClaimWaits(
+            raise ShortOfGasMoney(
                 f"not enough gas money: short by {format_eth(short)} ETH", retry_s=3.0, problem=no_gas_problem(short)
             )
         self._board.clear("G02")

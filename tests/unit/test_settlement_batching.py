@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from eth_abi.abi import encode
@@ -23,6 +24,7 @@ from fabstir_desktop.jobs.claims import (
     SlotState,
 )
 from fabstir_desktop.settlement.batch_contract import BATCH_CONTRACT, DELEGATION_PREFIX, OWN_DELEGATION
+from fabstir_desktop.settlement.batch_rounds import BatchRounds
 from fabstir_desktop.settlement.batching import (
     BATCH_SIZE,
     CALL_RESULT,
@@ -38,6 +40,7 @@ from fabstir_desktop.settlement.batching import (
     read_results,
     verdict,
 )
+from fabstir_desktop.settlement.board import ShortOfGasMoney
 from fabstir_desktop.settlement.chain_client import EventLog
 from fabstir_desktop.settlement.delegation import (
     Mode,
@@ -55,7 +58,7 @@ from fabstir_desktop.wallet.signer import ZERO_ADDRESS
 HOST = "0x" + "ab" * 20
 CONTRACT = "0x" + "cd" * 20
 FOREIGN_CODE = DELEGATION_PREFIX + bytes.fromhex("0b" * 20)
-GAS = st.lists(st.integers(30_000, 1_250_000), min_size=1, max_size=20)
+GAS = st.lists(st.integers(30_000, 1_250_000), min_size=1, max_size=60)
 
 
 def claim(claim_id: int) -> Claim:
@@ -88,7 +91,7 @@ def test_every_call_gets_its_gas_whatever_the_calls_before_it_have_used(limits: 
 
 
 @given(GAS)
-def test_a_transaction_takes_ten_claims_at_most_and_stays_below_the_gas_that_chains_refuse(limits: list[int]) -> None:
+def test_a_transaction_takes_fifty_claims_at_most_and_stays_below_the_gas_that_chains_refuse(limits: list[int]) -> None:
     count = fitting(limits)
     assert 1 <= count <= min(BATCH_SIZE, len(limits))
     assert count == 1 or sum(limits[:count]) <= MOST_GAS
@@ -111,6 +114,36 @@ def test_a_claim_that_failed_before_travels_alone_and_is_never_passed_over_for_e
         waiting = [row for place, row in enumerate(waiting) if place not in places]
         rounds += 1
     assert rounds <= len(rows)
+
+
+class Payer:
+    """A claimer whose gas money lasts for so many claims in one transaction."""
+
+    def __init__(self, affordable: int) -> None:
+        self.affordable = affordable
+        self.sent: list[int] = []
+
+    async def send_together(self, batch: list[int]) -> None:
+        if len(batch) > self.affordable:
+            raise ShortOfGasMoney("short", retry_s=1.0)
+        self.sent += batch
+
+    async def send(self, one: int) -> None:
+        await self.send_together([one])
+
+
+@given(st.integers(1, BATCH_SIZE), st.integers(0, BATCH_SIZE))
+async def test_where_gas_money_lasts_for_a_part_of_a_batch_its_oldest_claims_go(count: int, affordable: int) -> None:
+    payer = Payer(affordable)
+    rounds = BatchRounds(*[cast("Any", payer)] * 5, poll_s=1.0)
+    batch = cast("list[Any]", list(range(count)))
+    if affordable == 0:
+        with pytest.raises(ShortOfGasMoney):
+            await rounds._send(batch)
+        assert payer.sent == []
+        return
+    assert await rounds._send(batch) == payer.sent == batch[: len(payer.sent)]
+    assert len(payer.sent) == count if count <= affordable else len(payer.sent) <= affordable <= 2 * len(payer.sent)
 
 
 # --- what is inside ---------------------------------------------------------------------------------------------------
