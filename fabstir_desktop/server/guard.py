@@ -42,7 +42,8 @@ class Doorkeeper:
         self.watched: set[GuardedConnection] = set()
         """Those in the middle of something that must not last: messages not complete or not read, a full buffer, a close."""
         self.refused: Counter[str] = Counter()
-        self._max_connections = max_connections
+        self.most_inside = max_connections
+        self.most_sockets = max_connections + 4 * limits.half_open
         self._inside = 0
         self._inside_by_group: Counter[str] = Counter()
         self._half_open_by_group: Counter[str] = Counter()
@@ -51,14 +52,19 @@ class Doorkeeper:
     @property
     def crowding(self) -> int:
         """How many WebSockets there are beyond the share of places from which on the idle ones give way."""
-        return max(0, self._inside - int(self._max_connections * self.limits.crowded_share))
+        return max(0, self._inside - int(self.most_inside * self.limits.crowded_share))
+
+    def fit(self, sockets: int) -> None:
+        """Allow no more sockets than this, some of them for those that are not inside yet."""
+        self.most_sockets = min(self.most_sockets, sockets)
+        self.most_inside = max(1, min(self.most_inside, sockets - min(self.limits.half_open, sockets // 4)))
 
     def enter(self, connection: GuardedConnection, now_s: float) -> bool:
         """Count a new connection; False if it must be cut off at once because there are too many."""
         self.connections.add(connection)
         self.half_open[connection] = now_s
         self._half_open_by_group[connection.group] += 1
-        if len(self.connections) > self._max_connections + 4 * self.limits.half_open:
+        if len(self.connections) > self.most_sockets:
             return False
         if connection.is_loopback:
             return True
@@ -72,7 +78,7 @@ class Doorkeeper:
 
     def let_in(self, connection: GuardedConnection, group: str, is_loopback_peer: bool) -> bool:
         """Whether there is room; counts it if so. `group` is the client's, behind a proxy not the connection's own."""
-        if self._inside >= self._max_connections:
+        if self._inside >= self.most_inside:
             return False
         if not is_loopback_peer:
             if self._inside_by_group[group] >= self.limits.connections_per_address:

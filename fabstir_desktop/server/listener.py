@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import logging
 import socket
 import ssl
-import sys
 from collections.abc import Awaitable, Callable
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from fabstir_desktop.errors import EnvironmentFault
+from fabstir_desktop.server.descriptors import room_for_sockets
 from fabstir_desktop.server.door import Door
 from fabstir_desktop.server.exposure import INSTANCE_HEADER
 from fabstir_desktop.server.guard import Doorkeeper
@@ -20,7 +20,13 @@ from fabstir_desktop.server.quiet import quiet_logger
 from fabstir_desktop.server.tls_connection import connection_factory
 from fabstir_desktop.settings import Settings
 
-_SPARE_DESCRIPTORS = 256
+log = logging.getLogger(__name__)
+
+_ACCEPTED_AT_ONCE = 1
+"""In one turn of the loop. Out of descriptors, asyncio tries all of them in vain and sets a timer for each, and each timer tries
+all of them again: with more than one that grows without end."""
+_BACKLOG = 256
+"""Connections that the system holds until they are accepted."""
 _UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared with, not bound to
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
@@ -41,9 +47,9 @@ async def listen(
     def introduce(_: ServerConnection, __: Request, response: Response) -> None:
         response.headers[INSTANCE_HEADER] = instance
 
-    raise_descriptor_limit(settings.max_connections + 4 * limits.half_open + _SPARE_DESCRIPTORS)
+    _make_room(doorkeeper, settings.max_connections)
     try:
-        return await serve(
+        server = await serve(
             handler,
             settings.api_host,
             settings.api_port,
@@ -60,10 +66,26 @@ async def listen(
             max_queue=limits.receive_queue,
             write_limit=limits.write_buffer,
             logger=quiet_logger(),
-            backlog=256,
+            backlog=_ACCEPTED_AT_ONCE,
         )
     except (OSError, ValueError, OverflowError) as error:
         raise EnvironmentFault(_explain(error, settings)) from error
+    for listening in server.sockets:
+        with listening.dup() as own:
+            own.listen(_BACKLOG)
+    return server
+
+
+def _make_room(doorkeeper: Doorkeeper, max_connections: int) -> None:
+    room = room_for_sockets(doorkeeper.most_sockets)
+    if room < doorkeeper.most_sockets:
+        doorkeeper.fit(room)
+        if doorkeeper.most_inside < max_connections:
+            log.warning(
+                "this system allows so few open files that %d clients can be connected, not %d (MAX_CONNECTIONS)",
+                doorkeeper.most_inside,
+                max_connections,
+            )
 
 
 def _explain(error: Exception, settings: Settings) -> str:
@@ -84,16 +106,3 @@ def url_of(host: str, server: Server, *, is_tls: bool) -> str:
     name = _UNSPECIFIED.get(host, host)
     shown = f"[{name}]" if ":" in name else name
     return f"{'wss' if is_tls else 'ws'}://{shown}:{port}/v1/ws"
-
-
-def raise_descriptor_limit(wanted: int) -> None:
-    """Allow as many open files as the connections need, where the system has a soft limit below its hard one."""
-    if sys.platform == "win32":
-        return
-    import resource  # noqa: PLC0415 - not on Windows
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < target:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))

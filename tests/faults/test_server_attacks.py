@@ -24,17 +24,8 @@ import pytest
 import websockets
 from attack_support import UPGRADE, close_code, from_address, is_served, masked, pour, raw_socket
 from engine_support import ScriptedEngine
-from server_support import (
-    LIMIT_S,
-    ServerProcess,
-    ask,
-    http_get,
-    inference,
-    receive_until,
-    server_process,
-    serving,
-    until,
-)
+from server_process_support import ServerProcess, server_process
+from server_support import LIMIT_S, ask, http_get, inference, receive_until, serving, until
 
 from fabstir_desktop.server.limits import Limits
 

@@ -13,19 +13,8 @@ from typing import Any
 import pytest
 from attack_support import UPGRADE, assert_log_is_clean, from_address, masked
 from engine_support import Script, ScriptedEngine, counting_script
-from server_support import (
-    World,
-    ask,
-    inference,
-    raw_request,
-    receive,
-    receive_until,
-    send,
-    server_process,
-    serving,
-    tokens_of,
-    until,
-)
+from server_process_support import server_process
+from server_support import World, ask, inference, raw_request, receive, receive_until, send, serving, tokens_of, until
 
 from fabstir_desktop.inference.text import StreamText
 from fabstir_desktop.server.decoder import MAX_STOP_BYTES, MAX_STOPS

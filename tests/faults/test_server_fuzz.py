@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from attack_support import UPGRADE, assert_log_is_clean, masked
 from fuzz_support import Answers, CheckedSocket, dice_of, flood_with_frames, seed_of_this_run
-from server_support import LIMIT_S, LOG_FILE, ServerProcess, ask, inference, server_process, tokens_of
+from server_process_support import LOG_FILE, ServerProcess, server_process
+from server_support import LIMIT_S, ask, inference, tokens_of
 
 FLOODERS = 4
 LINES = 8

@@ -16,7 +16,8 @@ from fuzz_support import ODD_VALUES, Answers, Wire
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from limits import scaled
-from server_support import LIMIT_S, ServerProcess, server_process
+from server_process_support import ServerProcess, server_process
+from server_support import LIMIT_S
 
 HANDSHAKES, TALKS, LONG_TALKS = (
     settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))

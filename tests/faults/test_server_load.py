@@ -12,7 +12,8 @@ from pathlib import Path
 
 from attack_support import raw_socket
 from engine_support import Script, ScriptedEngine, counting_script
-from server_support import ServerProcess, ask, inference, send, server_process, serving, tokens_of, until
+from server_process_support import ServerProcess, server_process
+from server_support import ask, inference, send, serving, tokens_of, until
 
 IDLE = 1000
 KEPT = 0.97
