@@ -156,7 +156,7 @@ class ModelEndpoint:
             return "0x" + encode(("bool",), (data[36:68] in state.proofs,)).hex()
         raise refused("execution reverted", 3)
 
-    def _eth_estimateGas(self, call: dict[str, str]) -> str:  # noqa: N802
+    def _eth_estimateGas(self, call: dict[str, str], _block: str) -> str:  # noqa: N802
         self._try(self._state("latest"), bytes.fromhex(call["data"][2:]))
         return hex(CLAIM_GAS)
 

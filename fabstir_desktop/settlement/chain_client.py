@@ -131,9 +131,11 @@ class ChainClient:
         return hex_bytes(answer)
 
     async def estimate_gas(self, to: str, data: bytes, *, sender: str) -> int:
-        """Gas the call needs now. Raises CallReverted."""
+        """Gas the call needs at the newest block. Raises CallReverted."""
         try:
-            answer = await self.pool.request("eth_estimateGas", _call_fields(to, data, sender))
+            # Left out, the block is the pending one for some nodes: with what other claims in the pool will have paid for,
+            # such as a receiver's first balance, and that is missing if they are never mined.
+            answer = await self.pool.request("eth_estimateGas", _call_fields(to, data, sender), "latest")
         except RpcRefused as error:
             raise _reverted(error) from None
         gas = quantity(answer, "eth_estimateGas")

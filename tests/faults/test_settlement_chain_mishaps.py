@@ -56,6 +56,21 @@ async def test_a_transaction_that_left_the_pool_is_sent_again(world: World, tmp_
         assert len(await room.ledger.transaction_views()) == 1
 
 
+async def test_the_gas_of_a_claim_does_not_count_on_another_one_that_waits_in_the_pool(
+    world: World, tmp_path: Path
+) -> None:
+    """The first payment ever to the treasury needs a fifth more gas than later ones, whichever claim makes it."""
+    other = await world.create_job()
+    await world.set_automine(False)
+    async with room_in(world, tmp_path) as room:
+        await room.ready()
+        for job_id in (world.job_id, other):
+            await room.generate(job_id, 100, session_id=f"session-{job_id}", step=100)
+            await room.reach(lambda view: view.claimed == 100, job_id)
+        first, second = await room.ledger.slots(world.host_address)
+        assert second.attempts[0].gas_limit > first.attempts[0].gas_limit - 1000
+
+
 async def test_a_fee_that_became_too_low_is_raised_with_the_same_nonce_and_calldata(
     world: World, tmp_path: Path
 ) -> None:

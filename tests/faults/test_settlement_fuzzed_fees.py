@@ -64,7 +64,7 @@ class FuzzedEndpoint(ModelEndpoint):
     def _eth_getBlockByNumber(self, which: str, full: bool) -> Any:  # noqa: N802
         return {**super()._eth_getBlockByNumber(which, full), "baseFeePerGas": self.number()}
 
-    def _eth_estimateGas(self, _call: Any) -> Any:  # noqa: N802
+    def _eth_estimateGas(self, _call: Any, _block: str) -> Any:  # noqa: N802
         gas = (21_000, 80_000, 30_000_000, 2**63)
         return (
             self.number()

@@ -1,219 +1,240 @@
-"""Killed at every named step, with every mishap while dead: nothing lost, nothing claimed twice.
+"""kill -9 at every named step, with every mishap: nothing lost, nothing claimed twice, every rule of the outbox kept.
 
-A kill is an exception that nothing in the product catches, raised at the step, after which every task is cut off and the
-ledger reopened: what is on disk is what a killed process leaves. (Real kill -9 of the whole product is hunted elsewhere.)
+The room runs in a child process that sends itself SIGKILL at the step (`settlement_child`), in front of an anvil of its own;
+all combinations of `kill_matrix` are played in both forms, `--long` plays each twenty times. What is drawn (pieces of
+tokens, blocks that come while it is dead) follows from the seed that is printed. After each drain ledger, bytes and chain
+are compared (`outbox_rules`). That a mishap struck is checked where it is made; that the kill struck, by how the child ended.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
+import settlement_child
 from chain_support import Anvil, World, build_world
+from hunting import hunt_seed
+from kill_matrix import LEFT_OUT, MISHAPS, POINTS, Combination, Losing, Mishap, combinations, host_count
 from limits import scaled
-from settlement_support import Room, make_signer, room_in
+from mining_support import mining
+from outbox_rules import check_against_chain, check_outbox_file, check_settled_file
+from settlement_child import FIRST_CLAIM, KillPoint, Place
+from settlement_support import room_in
 
 from fabstir_desktop.devnet.client import ChainClient
-from fabstir_desktop.settlement.fees import FeeMarket
 
-TOKENS = 150
-FIRST_CLAIM = 100
-
-
-class Killed(BaseException):
-    """The process is gone at this very step."""
-
-
-@dataclass(frozen=True)
-class KillPoint:
-    """Where the process dies: before or after a call of one of the parts. `bump` makes a fee bump due first."""
-
-    name: str
-    part: str
-    method: str
-    after: bool
-    bump: bool = False
-    mine_first: bool = False
-    call: int = 1
+LANES = 4
+LONG = 20
+AFTERWARDS = 50
+"""So many tokens each job makes after the last start."""
+PIECES = (10, 25, 50)
+"""How many tokens are counted at a time."""
 
 
-POINTS = (
-    KillPoint("K2 counted, nothing planned", "ledger", "transcript", after=False),
-    KillPoint("K3 planned", "ledger", "plan_claim", after=True),
-    KillPoint("K4 signed in memory", "outbox", "_sign", after=True),
-    KillPoint("K5 bound, nothing sent", "ledger", "bind", after=True),
-    KillPoint("K6 sent, no reply read", "client", "send_raw", after=True),
-    KillPoint("K7 reply read, not noted", "ledger", "note_send", after=False),
-    KillPoint("K8 bump signed in memory", "outbox", "_sign", after=True, bump=True, call=2),
-    KillPoint("K9 bump stored", "ledger", "add_attempt", after=True, bump=True),
-    KillPoint("K10 bump sent", "client", "send_raw", after=True, bump=True, call=2),
-    KillPoint("K11 receipt seen, not stored", "ledger", "mark_included", after=False, mine_first=True),
-    KillPoint("K12 included stored, nobody told", "ledger", "mark_included", after=True, mine_first=True),
-    KillPoint("K12 confirmed stored, nobody told", "ledger", "mark_confirmed", after=True, mine_first=True),
-    KillPoint("K13 final stored", "ledger", "mark_final", after=True, mine_first=True),
-)
+@dataclass
+class Life:
+    """One combination, played in a world of its own."""
 
+    world: World
+    rpc: Losing
+    data_dir: Path
+    combination: Combination
+    chance: random.Random
+    delivered: dict[int, int] = field(default_factory=dict)
 
-async def nothing(world: World, room: Room) -> None:
-    """Only the kill."""
+    def __post_init__(self) -> None:
+        self.step_tokens = self.chance.choice(PIECES)
 
+    @property
+    def path(self) -> Path:
+        return self.data_dir / "ledger.db"
 
-async def forgotten(world: World, room: Room) -> None:
-    """The node lost its pool."""
-    await world.client.request("anvil_dropAllTransactions")
+    async def play(self) -> None:
+        await self.world.set_automine(False)
+        self.rpc.is_losing = self.combination.mishap.loses_replies
+        await self.die_at(self.combination.point)
+        counted = self.compare_with_delivered()
+        assert (await host_count(self.world) > 0) == bool(self.combination.point.blocks)
+        await self.combination.mishap.befall(self.world)
+        if self.combination.at_boot is not None:
+            await self.die_at(self.combination.at_boot)
+            assert check_outbox_file(self.path) == counted
+        await self.world.mine(self.chance.randint(0, 2))
+        assert bool(self.rpc.hits["lose_reply"]) == self.rpc.is_losing, "no reply was lost"
+        self.rpc.is_losing = False
+        await self.drain(counted)
+        if self.combination.at_boot is not None:
+            await self.start_once_more()
 
-
-async def mined(world: World, room: Room) -> None:
-    await world.mine()
-
-
-async def reorganised(world: World, room: Room) -> None:
-    await world.mine()
-    await world.reorg(1)
-
-
-async def foreign_nonce(world: World, room: Room) -> None:
-    """Another program with the same key uses the next nonce."""
-    await world.client.request("anvil_dropAllTransactions")
-    await world.host.send(world.host_address, gas=21_000)
-    await world.mine()
-
-
-MISHAPS: tuple[Callable[[World, Room], Awaitable[None]], ...] = (nothing, forgotten, mined, reorganised, foreign_nonce)
-
-
-@contextlib.asynccontextmanager
-async def new_world(anvil: Anvil) -> AsyncIterator[World]:
-    async with ChainClient(anvil.rpc_url) as client:
-        await client.request("evm_setAutomine", True)
-        yield await build_world(anvil, client)
-
-
-def arm(room: Room, point: KillPoint) -> asyncio.Event:
-    """Let the process die at the point."""
-    manager: Any = room.settlement._manager
-    parts = {"ledger": room.ledger, "outbox": manager._parts.outbox, "client": room.settlement._client}
-    part: Any = parts[point.part]
-    original = getattr(part, point.method)
-    killed, calls = asyncio.Event(), 0
-
-    async def deadly(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls < point.call:
-            return await original(*arguments, **named)
-        if point.after:
-            await original(*arguments, **named)
-        killed.set()
-        raise Killed
-
-    setattr(part, point.method, deadly)
-    if point.bump:
-        manager._parts.outbox._resend_s = 0.0
-        client = room.settlement._client
-
-        async def dear_market(head: Any) -> FeeMarket:
-            return FeeMarket(head.base_fee_wei * 3, (10**7,) * 9)
-
-        async def after_first(*arguments: Any) -> Any:
-            answer = await sending(*arguments)
-            client.fee_market = dear_market  # type: ignore[method-assign]
-            manager._parts.outbox.forget_market()
-            for sending_of_slot in manager._parts.outbox._sending.values():
-                sending_of_slot.attempt_head = -1  # as if a block had come: without one nothing is raised
-            return answer
-
-        sending = client.send_raw
-        client.send_raw = after_first  # type: ignore[method-assign]
-    return killed
-
-
-async def live_until_killed(world: World, data_dir: Path, point: KillPoint, mishap: Any) -> None:
-    async with room_in(world, data_dir) as room:
-        await room.ready()
-        await world.set_automine(False)
-        killed = arm(room, point)
-        await room.generate(world.job_id, FIRST_CLAIM, step=FIRST_CLAIM)
-        if point.mine_first:
-            await room.reach(lambda view: view.claimed == FIRST_CLAIM, world.job_id)
-            await world.mine(4)
-            room.settlement._manager._finality_at = 0.0  # type: ignore[union-attr]
-        async with asyncio.timeout(scaled(20)):
-            await killed.wait()
-        await room.die()
-        await mishap(world, room)
-
-
-async def drain(world: World, data_dir: Path) -> None:
-    """Start again, end everything, and compare chain, ledger, and what was generated."""
-    await world.set_automine(True)
-    async with room_in(world, data_dir) as room:
-        await room.generate(world.job_id, TOKENS - FIRST_CLAIM, step=7)
-        await room.end()
-
-        async def mine_on() -> None:
-            while True:
-                await world.mine()
-                await asyncio.sleep(0.05)
-
-        mining = asyncio.create_task(mine_on())
+    async def die_at(self, point: KillPoint) -> None:
+        """Live in a child until it is killed there."""
+        heard, told = CONTEXT.Pipe(duplex=False)
+        process: BaseProcess = CONTEXT.Process(
+            target=settlement_child.run, args=(self.place(), point, told), daemon=True
+        )
+        process.start()
+        told.close()
         try:
-            view = await room.settled(world.job_id, 30)
+            await asyncio.to_thread(process.join, scaled(2 * settlement_child.LIFE_LIMIT_S))
+            assert process.exitcode == -signal.SIGKILL, (
+                f"{point.name} was not reached: {process.exitcode}\n{self.log()}"
+            )
         finally:
-            mining.cancel()
-            await asyncio.gather(mining, return_exceptions=True)
-        assert view.generated == TOKENS
+            process.kill()
+            process.join()
+        self.listen(heard)
+
+    def place(self) -> Place:
+        world = self.world
+        room = (self.data_dir, self.rpc.url, world.rpc_url, world.chain_id, world.contract, world.host_key)
+        return Place(*room, world.demo.job_ids, self.step_tokens)
+
+    def listen(self, heard: Connection) -> None:
+        with heard:
+            while True:
+                try:
+                    job_id, total = heard.recv()
+                except (EOFError, OSError):
+                    return
+                self.delivered[job_id] = total
+
+    def log(self) -> str:
+        log = self.data_dir / "child.log"
+        return log.read_text(encoding="utf-8")[-3000:] if log.exists() else "no log"
+
+    def compare_with_delivered(self) -> dict[int, int]:
+        """What was delivered is counted, and at most one piece more."""
+        counted = check_outbox_file(self.path)
+        for job_id in self.world.demo.job_ids:
+            delivered = self.delivered.get(job_id, 0)
+            assert delivered <= counted.get(job_id, 0) <= delivered + self.step_tokens
+        is_uncounted = self.combination.point.method == "add_tokens"
+        assert counted[self.world.demo.job_ids[1]] == (self.step_tokens if is_uncounted else FIRST_CLAIM)
+        return counted
+
+    async def drain(self, counted: dict[int, int]) -> None:
+        """Start again, end everything, and compare chain, ledger, and what was generated."""
+        world, jobs = self.world, self.world.demo.job_ids
+        totals = {job_id: counted.get(job_id, 0) + AFTERWARDS for job_id in jobs}
+        async with room_in(world, self.data_dir, rpc_url=self.rpc.url) as room:
+            await world.set_automine(True)
+            for job_id in jobs:
+                await room.generate(job_id, AFTERWARDS, session_id=f"last-{job_id}", step=7)
+                await room.end(f"last-{job_id}")
+            async with mining(world):
+                views = [await room.settled(job_id) for job_id in jobs]
+        assert check_settled_file(self.path) == totals
         claims = await world.events("CheckpointSubmitted")
-        assert sum(int(event["tokensGenerated"]) for event in claims) == TOKENS
-        assert await world.tokens_paid() == TOKENS
-        assert view.earned[0].amount == TOKENS * world.price_wei * 9 // 10
+        for job_id, view in zip(jobs, views, strict=True):
+            claimed = sum(int(event["tokensGenerated"]) for event in claims if event["jobId"] == job_id)
+            assert claimed == await world.tokens_paid(job_id) == view.generated == totals[job_id]
+            assert view.earned[0].amount == totals[job_id] * world.price_wei * 9 // 10
+        await check_against_chain(world, self.path, self.rpc.raw_seen)
+
+    async def start_once_more(self) -> None:
+        """A start that finds nothing new changes nothing."""
+        before = self.settled_rows()
+        async with room_in(self.world, self.data_dir, rpc_url=self.rpc.url) as room:
+            await room.ready()
+            manager = room.settlement._manager
+            assert manager is not None
+            await asyncio.wait_for(manager.wait_recovered(), scaled(20))
+        assert self.settled_rows() == before
+
+    def settled_rows(self) -> list[list[tuple[Any, ...]]]:
+        """What a start may not change; only that blocks become final goes on."""
+        connection = apsw.Connection(str(self.path))
+        try:
+            return [connection.execute(query).fetchall() for query in SETTLED]
+        finally:
+            connection.close()
+
+
+SETTLED = (
+    "SELECT job, range_start, range_end, iif(state = 'final', 'confirmed', state), paid FROM claim",
+    "SELECT nonce, iif(state = 'final', 'confirmed', state), hex(mined_hash), block_number FROM slot",
+    "SELECT claim, slot, released FROM binding",
+    "SELECT slot, number, hex(tx_hash) FROM attempt",
+    "SELECT job_id, block_number, log_index, host_amount FROM payment",
+    "SELECT job, start, count FROM token",
+)
+CONTEXT: Any = multiprocessing.get_context("forkserver")
 
 
 @pytest.fixture
-async def quick_final_anvil(start_anvil: Callable[..., Awaitable[Anvil]]) -> Anvil:
-    """An anvil whose blocks are safe after one more block, and final after two."""
-    return await start_anvil(arguments=["--slots-in-an-epoch", "1", "--balance", "10000000"])
+async def anvils(start_anvil: Callable[..., Awaitable[Anvil]]) -> list[Anvil]:
+    """Anvils whose blocks are safe after one more block, and final after two."""
+    arguments = ["--slots-in-an-epoch", "1", "--balance", "10000000"]
+    return [await start_anvil(arguments=arguments) for _ in range(LANES)]
 
 
-@pytest.mark.parametrize("mishap", MISHAPS, ids=lambda mishap: mishap.__name__)
-async def test_no_kill_and_no_mishap_loses_or_doubles_a_token(
-    quick_final_anvil: Anvil, tmp_path: Path, mishap: Any
-) -> None:
-    for number, point in enumerate(POINTS):
-        async with new_world(quick_final_anvil) as world:
-            data_dir = tmp_path / str(number)
+@pytest.fixture(autouse=True, scope="module")
+def quick_children() -> None:
+    """Children are forked from a process that has imported everything already."""
+    here = str(Path(settlement_child.__file__).parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+    CONTEXT.set_forkserver_preload(["settlement_child", "ledger_child"])
+
+
+async def hunt(anvils: list[Anvil], folder: Path, seed: int, played: Iterable[Combination]) -> int:
+    """Play them, as many at a time as there are anvils; returns how many."""
+    waiting = list(enumerate(played))
+    count = len(waiting)
+
+    async def lane(anvil: Anvil) -> None:
+        while waiting:
+            number, combination = waiting.pop(0)
             try:
-                await live_until_killed(world, data_dir, point, mishap)
-                await drain(world, data_dir)
+                await play(anvil, folder / str(number), combination, random.Random(seed + number))
             except (AssertionError, TimeoutError) as error:
-                raise AssertionError(f"{point.name}, {mishap.__name__}: {error}") from error
+                raise AssertionError(f"--seed {seed}: number {number}, {combination.name}: {error}") from error
+
+    async with asyncio.TaskGroup() as group:
+        for anvil in anvils:
+            group.create_task(lane(anvil))
+    return count
 
 
-async def test_a_kill_in_the_middle_of_recovery_changes_nothing(quick_final_anvil: Anvil, tmp_path: Path) -> None:
-    for number, method in enumerate(("mark_included", "mark_confirmed", "record_payments")):
-        async with new_world(quick_final_anvil) as world:
-            data_dir = tmp_path / str(number)
-            await live_until_killed(world, data_dir, POINTS[4], mined)
-            async with room_in(world, data_dir, with_key=False) as room:
-                await room.ready()
-                original = getattr(room.ledger, method)
-                killed = asyncio.Event()
+async def play(anvil: Anvil, data_dir: Path, combination: Combination, chance: random.Random) -> None:
+    async with ChainClient(anvil.rpc_url) as client, Losing(anvil.rpc_url) as rpc:
+        await client.request("evm_setAutomine", True)
+        world = await build_world(anvil, client, jobs=2)
+        await Life(world, rpc, data_dir, combination, chance).play()
 
-                async def deadly(
-                    *arguments: Any, original: Any = original, killed: asyncio.Event = killed, **named: Any
-                ) -> Any:
-                    await original(*arguments, **named)
-                    killed.set()
-                    raise Killed
 
-                setattr(room.ledger, method, deadly)
-                await room.settlement.set_signer(make_signer(world.host_key, world.chain_id, world.contract))
-                async with asyncio.timeout(scaled(20)):
-                    await killed.wait()
-                await room.die()
-            await drain(world, data_dir)
+@pytest.mark.parametrize("mishap", MISHAPS, ids=lambda mishap: mishap.name)
+async def test_no_kill_and_no_mishap_loses_or_doubles_a_token(
+    anvils: list[Anvil], tmp_path: Path, mishap: Mishap, request: pytest.FixtureRequest
+) -> None:
+    await hunt(anvils, tmp_path, hunt_seed(request), combinations(mishap))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(4 * 3600)
+@pytest.mark.parametrize("mishap", MISHAPS, ids=lambda mishap: mishap.name)
+async def test_the_same_twenty_times(
+    anvils: list[Anvil], tmp_path: Path, mishap: Mishap, request: pytest.FixtureRequest
+) -> None:
+    played = await hunt(anvils, tmp_path, hunt_seed(request), combinations(mishap) * LONG)
+    assert played == len(combinations(mishap)) * LONG
+
+
+def test_every_step_meets_every_mishap_unless_it_is_said_why_not() -> None:
+    steps = {f"K{number}" for number in range(1, 14)}
+    assert {point.name.split(" ", 1)[0] for point in POINTS} == steps
+    for mishap in MISHAPS:
+        played = combinations(mishap)
+        met = {one.point.name.split(" ", 1)[0] for one in played if one.at_boot is None}
+        assert met == {step for step in steps if (step, mishap.name) not in LEFT_OUT}
+        assert any(one.at_boot is not None for one in played), "K14 meets them all"
