@@ -21,6 +21,7 @@ from fabstir_desktop.ui.dialogs.files import ask_where
 from fabstir_desktop.ui.dialogs.prompts import HiddenEntry, SecretForm, TypedConfirmation
 from fabstir_desktop.ui.dialogs.secrets import ask_key_and_password, ask_new_password, ask_password, waiting_claims_text
 from fabstir_desktop.ui.widgets.basics import button, label, row, set_text
+from fabstir_desktop.ui.widgets.flow import flow
 from fabstir_desktop.ui.widgets.lamp import Lamp
 from fabstir_desktop.ui.words import Tone, wallet_word
 
@@ -49,7 +50,7 @@ class KeyPanel(QWidget):
         self.key_word = label("", "title")
         self.key_detail = label("", "muted", wrap=True)
         self.key_actions = QWidget()
-        self.key_actions.setLayout(row(*self._make_buttons(), None))
+        self.key_actions.setLayout(flow(*self._make_buttons()))
         self.error = label("", wrap=True)
         self.error.setProperty("tone", Tone.ERROR.value)
         self.error.setVisible(False)

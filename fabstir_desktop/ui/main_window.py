@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QSettings, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QAction, QCloseEvent, QKeySequence, QShowEvent
+from PySide6.QtCore import QSettings, Qt, QTimer, Signal
+from PySide6.QtGui import QAction, QCloseEvent, QKeySequence, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
-    QButtonGroup,
-    QFrame,
     QHBoxLayout,
     QMainWindow,
-    QSizePolicy,
     QStackedWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -35,10 +31,15 @@ from fabstir_desktop.ui.pages.settings import SettingsPage
 from fabstir_desktop.ui.pages.transactions import TransactionsPage
 from fabstir_desktop.ui.pages.wallet import WalletPage
 from fabstir_desktop.ui.problem_list import ProblemList
+from fabstir_desktop.ui.rail import Rail
 from fabstir_desktop.ui.strip import Footer, StatusStrip, pause_seconds
-from fabstir_desktop.ui.theme import theme
 from fabstir_desktop.ui.wizard import Wizard
 from fabstir_desktop.ui.words import Tone
+
+_LEAST_SIZE = (640, 340)
+"""A 1366 x 768 screen at 200 % has 683 x 384."""
+_NARROW_CHARACTERS = 126
+"""Below this width pictures stand for words: about 900 pixels."""
 
 
 class MainWindow(QMainWindow):
@@ -56,6 +57,7 @@ class MainWindow(QMainWindow):
         self.setWindowTitle(self.tr("Fabstir host"))
         self.setWindowIcon(icons.app_icon())
         self.strip, self.footer, self.notice, self.problems = StatusStrip(), Footer(), Notice(), ProblemList()
+        self.rail = Rail()
         self.dashboard = DashboardPage(bridge)
         self.jobs = JobsPage(bridge)
         self.models = ModelsPage(bridge)
@@ -96,7 +98,7 @@ class MainWindow(QMainWindow):
         body = QHBoxLayout()
         body.setContentsMargins(0, 0, 0, 0)
         body.setSpacing(0)
-        body.addWidget(self._make_rail())
+        body.addWidget(self.rail)
         body.addLayout(middle, 1)
         central = QWidget()
         outer = QVBoxLayout(central)
@@ -107,53 +109,6 @@ class MainWindow(QMainWindow):
         outer.addWidget(self.footer)
         self.notice.float_over(self.stack)
         return central
-
-    def _make_rail(self) -> QFrame:
-        rail = QFrame()
-        rail.setObjectName("rail")
-        layout = QVBoxLayout(rail)
-        layout.setContentsMargins(10, 14, 10, 14)
-        layout.setSpacing(4)
-        titles = {
-            "dashboard": self.tr("Dashboard"),
-            "jobs": self.tr("Jobs"),
-            "transactions": self.tr("Transactions"),
-            "models": self.tr("Models"),
-            "wallet": self.tr("Wallet"),
-            "logs": self.tr("Logs"),
-            "settings": self.tr("Settings"),
-        }
-        self._rail_group = QButtonGroup(self)
-        self.rail_button: dict[str, QToolButton] = {}
-        for place, name in enumerate(PAGES, start=1):
-            made = self._make_rail_button(name, titles[name], place)
-            self._rail_group.addButton(made)
-            self.rail_button[name] = made
-            layout.addWidget(made)
-        layout.addStretch(1)
-        return rail
-
-    def _make_rail_button(self, name: str, title: str, place: int) -> QToolButton:
-        made = QToolButton()
-        made.setProperty("rail", True)
-        made.setText("  " + title)
-        made.setCheckable(True)
-        made.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        made.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        made.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-        side = round(made.fontMetrics().height() * 1.25)
-        made.setIconSize(QSize(side, side))
-        made.setAccessibleName(title)
-        made.setToolTip(f"{title} (Ctrl+{place})")
-        made.setMinimumWidth(made.fontMetrics().averageCharWidth() * 23)
-        made.clicked.connect(lambda _checked=False, name=name: self.show_page(name))
-
-        def paint() -> None:
-            made.setIcon(icons.icon(name, theme().colours.accent if made.isChecked() else theme().colours.muted))
-
-        made.toggled.connect(lambda _: paint())
-        theme().paint_with(made, paint)
-        return made
 
     def _add_actions(self) -> None:
         for place, name in enumerate(PAGES, start=1):
@@ -177,6 +132,7 @@ class MainWindow(QMainWindow):
         bridge.problemsChanged.connect(lambda _: self._show_problems())
         bridge.noticed.connect(lambda text: self.notice.say(text, Tone.OK))
         bridge.failed.connect(lambda text: self.notice.say(text, Tone.ERROR))
+        self.rail.pageRequested.connect(self.show_page)
         self.strip.pauseRequested.connect(self.pause)
         self.strip.resumeRequested.connect(self.resume)
         self.problems.actionRequested.connect(self._mend)
@@ -194,7 +150,7 @@ class MainWindow(QMainWindow):
         """Show the page; `wanted` is a filter or a row there."""
         if name not in self.page_by_name:
             return
-        self.rail_button[name].setChecked(True)
+        self.rail.button_by_page[name].setChecked(True)
         self.stack.setCurrentWidget(self.page_by_name[name])
         if wanted:
             self.page_by_name[name].open_with(wanted)
@@ -305,6 +261,18 @@ class MainWindow(QMainWindow):
         wizard.open()
         return wizard
 
+    # --- narrow windows -----------------------------------------------------------------------------------------------
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Give the page the room that words beside pictures would take."""
+        super().resizeEvent(event)
+        self._fit_width()
+
+    def _fit_width(self) -> None:
+        is_narrow = self.width() < self.fontMetrics().averageCharWidth() * _NARROW_CHARACTERS
+        self.strip.show_narrow(is_narrow)
+        self.rail.show_narrow(is_narrow)
+
     # --- the window itself --------------------------------------------------------------------------------------------
 
     def showEvent(self, event: QShowEvent) -> None:
@@ -322,7 +290,7 @@ class MainWindow(QMainWindow):
         QSettings().setValue("window/geometry", self.saveGeometry())
 
     def _restore_place(self) -> None:
-        self.setMinimumSize(760, 520)
+        self.setMinimumSize(*_LEAST_SIZE)
         geometry = QSettings().value("window/geometry")
         if geometry is None or not self.restoreGeometry(geometry):
             room = self.screen().availableSize()

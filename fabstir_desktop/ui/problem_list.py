@@ -168,7 +168,7 @@ class ProblemList(QWidget):
         self._layout = QVBoxLayout(self._content)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setSpacing(_SPACING)
-        self._area = QScrollArea()
+        self._area = QScrollArea(self)
         self._area.setWidgetResizable(True)
         self._area.setFrameShape(QFrame.Shape.NoFrame)
         self._area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -176,9 +176,6 @@ class ProblemList(QWidget):
         self._area.setAccessibleName(self.tr("Problems"))
         self._area.setWidget(self._content)
         self._content.installEventFilter(self)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(self._area)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self.setVisible(False)
 
@@ -201,15 +198,20 @@ class ProblemList(QWidget):
 
     def sizeHint(self) -> QSize:
         """As high as it is held."""
-        return QSize(super().sizeHint().width(), self._height())
+        return QSize(self._content.sizeHint().width(), self._height())
 
     def minimumSizeHint(self) -> QSize:
         """It scrolls: it never makes a window grow."""
         return QSize(0, self._height())
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """Another width wraps texts anew."""
+        """Another width wraps texts anew.
+
+        The area is placed by hand: fitting resizes this widget again, and a layout that is at work meanwhile would go on
+        with the size from before, which leaves rows that nobody sees.
+        """
         super().resizeEvent(event)
+        self._area.setGeometry(self.rect())
         self._fit()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:

@@ -41,6 +41,7 @@ class StatusStrip(QFrame):
         self.button = button("", self._press)
         self._menu = self._make_menu()
         self.is_paused = False
+        self._is_narrow = False
         layout = row(self.lamp, self.word, spacing=12)
         layout.setContentsMargins(20, 12, 20, 12)
         layout.addWidget(self.sentence, 1)
@@ -60,6 +61,18 @@ class StatusStrip(QFrame):
         self._show_chain(status)
         self._show_button(status)
 
+    def show_narrow(self, is_narrow: bool) -> None:
+        """In a narrow window the badge is one word, and the block's age is left to the badge's tool tip."""
+        self._is_narrow = is_narrow
+        self.block.setVisible(not is_narrow)
+        self._name_testnet()
+
+    def _name_testnet(self) -> None:
+        text = self.tr("TESTNET · no monetary value")
+        set_text(self.testnet_badge, self.tr("TESTNET") if self._is_narrow else text)
+        self.testnet_badge.setAccessibleName(text)
+        self.testnet_badge.setToolTip(" · ".join(part for part in (text, self.block.text()) if part))
+
     def _show_exposure(self, status: NodeStatus | None) -> None:
         """What others can reach stands here for as long as they can."""
         sentences = status.server.exposure if status else ()
@@ -73,12 +86,11 @@ class StatusStrip(QFrame):
         if chain is None:
             self.block.setText("")
             return
-        set_text(self.testnet_badge, self.tr("TESTNET · no monetary value"))
-        self.testnet_badge.setToolTip(chain.chain_name)
         text = self.tr("Demo chain") if status is not None and status.demo else chain.chain_name
         if chain.head_age_s is not None:
             text = self.tr("{chain} · block {age} ago").format(chain=text, age=fmt.duration(chain.head_age_s))
         set_text(self.block, text)
+        self._name_testnet()
 
     def _show_button(self, status: NodeStatus | None) -> None:
         # A pause that is on its way can be taken back like one that has begun.

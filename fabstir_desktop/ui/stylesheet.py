@@ -30,6 +30,7 @@ def write_stylesheet(colours: Colours, base_points: float) -> str:
         QFrame#drawer {{ background: {card}; border: 1px solid {line}; border-radius: 10px; }}
         QFrame[rule="true"] {{ background: {line}; border: none; max-height: 1px; min-height: 1px; }}
         QScrollArea, QScrollArea > QWidget > QWidget#page {{ background: {window}; border: none; }}
+        QFrame#drawer QScrollArea, QScrollArea > QWidget > QWidget#details {{ background: {card}; border: none; }}
         QLabel[role="heading"] {{ font-size: {base_points * 1.55:.1f}pt; font-weight: 600; }}
         QLabel[role="title"] {{ font-size: {base_points * 1.12:.1f}pt; font-weight: 600; }}
         QLabel[role="hero"] {{ font-size: {base_points * 2.1:.1f}pt; font-weight: 600; }}

@@ -46,6 +46,16 @@ def test_a_hundred_problems_keep_the_window_its_size_and_every_row_readable(
     assert window.problems._area.verticalScrollBar().maximum() > 0
 
 
+def test_problems_that_come_while_the_window_is_open_are_in_sight(
+    qtbot: QtBot, window: MainWindow, busy_node: FakeNode
+) -> None:
+    """Their rows once lay in an area without height: room was made for them, and it was empty."""
+    show(qtbot, window, busy_node, problem("K03", "No keyring was found."), problem("G01", "About 38 claims left."))
+    qtbot.wait(50)
+    assert window.problems._area.geometry() == window.problems.rect()
+    assert not window.problems._rows[1].visibleRegion().isEmpty()
+
+
 def test_problems_never_make_the_window_ask_for_more_room(
     qtbot: QtBot, window: MainWindow, busy_node: FakeNode
 ) -> None:

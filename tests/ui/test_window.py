@@ -62,7 +62,7 @@ def test_ctrl_and_a_digit_opens_each_page(qtbot: QtBot, window: MainWindow) -> N
     for place, name in enumerate(PAGES, start=1):
         qtbot.keyClick(window, getattr(Qt.Key, f"Key_{place}"), Qt.KeyboardModifier.ControlModifier)
         assert window.page_name == name
-        assert window.rail_button[name].isChecked()
+        assert window.rail.button_by_page[name].isChecked()
 
 
 def test_everything_that_can_be_operated_has_a_name_for_screen_readers(window: MainWindow) -> None:

@@ -18,6 +18,7 @@ from fabstir_desktop.ui.pages.page import Page
 from fabstir_desktop.ui.reasons import submit_all_refusal
 from fabstir_desktop.ui.widgets.basics import Card, ElidedLabel, button, label, row, set_text, set_tone
 from fabstir_desktop.ui.widgets.earnings_plot import EarningsPlot
+from fabstir_desktop.ui.widgets.flow import flow, tiles
 from fabstir_desktop.ui.widgets.ladder import Ladder
 from fabstir_desktop.ui.widgets.lamp import Lamp
 from fabstir_desktop.ui.words import Tone, serving_word, severity_tone, shape_tone, tray_shape
@@ -61,10 +62,8 @@ class DashboardPage(Page):
         self.now = Tile(self.tr("EARNING NOW?"), lambda: self.pageRequested.emit("jobs", ""))
         self.earned = Tile(self.tr("EARNED"), lambda: self.pageRequested.emit("transactions", ""))
         self.todo = Tile(self.tr("TO DO"), self._go_to_worst)
-        tiles = row(self.now, self.earned, self.todo, spacing=12)
-        for place in range(3):
-            tiles.setStretch(place, 1)
-        layout.addLayout(tiles)
+        least = self.fontMetrics().averageCharWidth() * 34
+        layout.addLayout(tiles(self.now, self.earned, self.todo, spacing=12, least=least))
         layout.addWidget(self._make_ladder())
         layout.addWidget(self._make_plot(), 1)
         bridge.statusChanged.connect(self._show_status)
@@ -83,7 +82,7 @@ class DashboardPage(Page):
         self.ladder = Ladder()
         self.ladder.rungChosen.connect(self._open_rung)
         card.body.addLayout(
-            row(label(self.tr("From token to money"), "title"), None, self.submit_reason, self.submit_button)
+            flow(label(self.tr("From token to money"), "title"), None, self.submit_reason, self.submit_button)
         )
         card.body.addWidget(self.ladder)
         return card
@@ -103,7 +102,9 @@ class DashboardPage(Page):
         self.table_button = _checkable(self.tr("As table"))
         self.table_button.toggled.connect(self.plot.show_table)
         export = button(self.tr("Save as CSV…"), self._export)
-        card.body.addLayout(row(label(self.tr("Tokens over time"), "title"), None, *buttons, self.table_button, export))
+        card.body.addLayout(
+            flow(label(self.tr("Tokens over time"), "title"), None, *buttons, self.table_button, export)
+        )
         card.body.addWidget(self.plot, 1)
         return card
 

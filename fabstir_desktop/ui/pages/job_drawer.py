@@ -6,8 +6,8 @@ import time
 
 import shiboken6
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QListWidget, QTabWidget, QVBoxLayout
+from PySide6.QtGui import QGuiApplication, QResizeEvent
+from PySide6.QtWidgets import QBoxLayout, QFrame, QGridLayout, QLabel, QListWidget, QTabWidget, QVBoxLayout, QWidget
 
 from fabstir_desktop.jobs.inspections import ChainJob
 from fabstir_desktop.jobs.views import ClaimView, JobView
@@ -18,17 +18,22 @@ from fabstir_desktop.ui.reasons import claim_refusal
 from fabstir_desktop.ui.widgets.basics import (
     CopyField,
     button,
+    column,
     icon_button,
     label,
     row,
     rule,
+    scroll_page,
     set_text,
     set_tone,
 )
+from fabstir_desktop.ui.widgets.flow import flow, together
 from fabstir_desktop.ui.widgets.lamp import Lamp
 from fabstir_desktop.ui.words import Tone, job_tone, job_word
 
 _CHAIN_AGE_S = 30.0
+_SIDE_BY_SIDE = 100
+"""Characters."""
 
 
 class JobDrawer(QFrame):
@@ -57,24 +62,34 @@ class JobDrawer(QFrame):
         self.submit_reason = label("", "muted", wrap=True)
         copy = button(self.tr("Copy details"), self._copy, icon="copy")
         close = icon_button("close", self.tr("Close the details"), self.closed.emit)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(18, 10, 12, 12)
+        content = QWidget()
+        self._area = scroll_page(content)
+        self._area.setAccessibleName(self.tr("Details of the job"))
+        content.setObjectName("details")
+        self._area.setMinimumHeight(self.fontMetrics().height() * 14)
+        layout = QVBoxLayout(content)
+        layout.setContentsMargins(17, 9, 11, 11)
         layout.setSpacing(8)
-        head = row(self._lamp, self.state, self.note, self.submit_reason, self.submit_button, copy, close)
-        head.setStretch(2, 1)
-        head.setStretch(3, 1)
+        state = together(self._lamp, self.state)
+        head = row()
+        head.addLayout(flow(state, self.note, None, self.submit_reason, self.submit_button, copy), 1)
+        head.addWidget(close, 0, Qt.AlignmentFlag.AlignTop)
         layout.addLayout(head)
         layout.addWidget(rule())
-        body = QHBoxLayout()
-        body.setSpacing(24)
-        body.addLayout(self._make_counts(), 2)
-        body.addWidget(self._make_tabs(), 3)
-        layout.addLayout(body, 1)
+        self._body = QBoxLayout(QBoxLayout.Direction.LeftToRight)
+        self._body.setSpacing(24)
+        self._body.addWidget(self._make_counts(), 2)
+        self._body.addWidget(self._make_tabs(), 3)
+        layout.addLayout(self._body, 1)
+        outer = column(self._area, spacing=0)
+        outer.setContentsMargins(1, 1, 1, 1)
+        self.setLayout(outer)
 
     def _make_tabs(self) -> QTabWidget:
         self.timeline = QListWidget()
         self.timeline.setFrameShape(QFrame.Shape.NoFrame)
         self.timeline.setWordWrap(True)
+        self.timeline.setMinimumHeight(self.fontMetrics().height() * 6)
         self.timeline.setSpacing(1)
         self.timeline.setAccessibleName(self.tr("What happened to this job, newest first"))
         self.timeline.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -86,8 +101,10 @@ class JobDrawer(QFrame):
         tabs.addTab(self.claims, self.tr("Claims"))
         return tabs
 
-    def _make_counts(self) -> QGridLayout:
-        grid = QGridLayout()
+    def _make_counts(self) -> QWidget:
+        counts = QWidget()
+        grid = QGridLayout(counts)
+        grid.setContentsMargins(0, 0, 0, 0)
         grid.setHorizontalSpacing(18)
         grid.setVerticalSpacing(5)
         self.values: dict[str, QLabel] = {}
@@ -106,12 +123,20 @@ class JobDrawer(QFrame):
             "created": self.tr("First seen"),
         }
         for place, (name, text) in enumerate(names.items(), start=2):
-            self.values[name] = label("", selectable=True)
+            self.values[name] = label("", wrap=True, selectable=True)
             grid.addWidget(label(text, "muted"), place, 0)
             grid.addWidget(self.values[name], place, 1)
         grid.setColumnStretch(1, 1)
         grid.setRowStretch(len(names) + 2, 1)
-        return grid
+        return counts
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Put the claims below the counts where both have no room side by side."""
+        super().resizeEvent(event)
+        is_narrow = self.width() < self.fontMetrics().averageCharWidth() * _SIDE_BY_SIDE
+        way = QBoxLayout.Direction.TopToBottom if is_narrow else QBoxLayout.Direction.LeftToRight
+        if self._body.direction() != way:
+            self._body.setDirection(way)
 
     def show_job(self, job: JobView | None) -> None:
         """Show this job; another job's timeline is read anew."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QButtonGroup, QHBoxLayout, QLineEdit, QSplitter, QStackedWidget
+from PySide6.QtWidgets import QButtonGroup, QLineEdit, QSizePolicy, QSplitter, QStackedWidget
 
 from fabstir_desktop.jobs.status import NodeStatus
 from fabstir_desktop.jobs.views import JobView
@@ -15,7 +15,8 @@ from fabstir_desktop.ui.models.sorting import ValueSortProxy
 from fabstir_desktop.ui.pages.job_drawer import JobDrawer
 from fabstir_desktop.ui.pages.page import Page
 from fabstir_desktop.ui.reasons import submit_all_refusal
-from fabstir_desktop.ui.widgets.basics import EmptyState, button, label, row, set_text
+from fabstir_desktop.ui.widgets.basics import EmptyState, button, label, set_text
+from fabstir_desktop.ui.widgets.flow import Flow, flow
 from fabstir_desktop.ui.widgets.tables import choose_row, chosen_row, make_table, sort_newest_first
 
 _RUNNING = frozenset({"running", "claiming", "closing"})
@@ -41,8 +42,8 @@ class JobsPage(Page):
         self.submit_button = button(
             self.tr("Submit checkpoints now"), self.submitRequested.emit, kind="primary", icon="checkpoint"
         )
-        self.submit_reason = label("", "muted")
-        layout = self.lay_out(self.tr("Jobs"), self.submit_reason, self.submit_button, scrolls=False)
+        self.submit_reason = label("", "muted", wrap=True)
+        layout = self.lay_out(self.tr("Jobs"), self.submit_reason, self.submit_button)
         self.model = JobsModel(self)
         self.proxy = ValueSortProxy(self)
         self.proxy.setSourceModel(self.model)
@@ -68,7 +69,7 @@ class JobsPage(Page):
         self._replace_jobs(bridge.job_by_id)
         self._show_status(bridge.status)
 
-    def _make_filters(self) -> QHBoxLayout:
+    def _make_filters(self) -> Flow:
         names = {
             "all": self.tr("All"),
             "running": self.tr("Running"),
@@ -76,7 +77,7 @@ class JobsPage(Page):
             "problem": self.tr("With a problem"),
         }
         self._filter_buttons = QButtonGroup(self)
-        line = row(spacing=6)
+        line = flow(spacing=6)
         self.button_by_filter = {}
         for name, text in names.items():
             made = button(text)
@@ -86,12 +87,13 @@ class JobsPage(Page):
             self._filter_buttons.addButton(made)
             self.button_by_filter[name] = made
             line.addWidget(made)
-        line.addStretch(1)
+        line.add_spring()
         self.search = QLineEdit()
         self.search.setPlaceholderText(self.tr("Find a job or session"))
         self.search.setAccessibleName(self.search.placeholderText())
         self.search.setClearButtonEnabled(True)
         self.search.setMinimumWidth(self.fontMetrics().averageCharWidth() * 28)
+        self.search.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self.search.textChanged.connect(lambda _: self._apply_filter())
         line.addWidget(self.search)
         return line

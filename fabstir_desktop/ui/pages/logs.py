@@ -9,14 +9,15 @@ from pathlib import Path
 
 from PySide6.QtCore import QTimer, QUrl
 from PySide6.QtGui import QDesktopServices, QGuiApplication, QHideEvent, QShowEvent, QTextCursor
-from PySide6.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLineEdit, QPlainTextEdit
+from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QPlainTextEdit, QSizePolicy
 
 from fabstir_desktop.jobs.inspections import BundleText
 from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.dialogs.bundle import BundlePreview
 from fabstir_desktop.ui.log_store import LogLine, LogStore
 from fabstir_desktop.ui.pages.page import Page
-from fabstir_desktop.ui.widgets.basics import button, label, row
+from fabstir_desktop.ui.widgets.basics import button, label
+from fabstir_desktop.ui.widgets.flow import Flow, flow, together
 
 _LINES_SHOWN = 5000
 _REFRESH_MS = 300
@@ -36,10 +37,10 @@ class LogsPage(Page):
         self.copy_button = button(self.tr("Copy what is shown"), self._copy, icon="copy")
         self.bundle_button = button(self.tr("Diagnostic bundle…"), self.collect_bundle, icon="download")
         tools = (self.bundle_button, self.copy_button, self.folder_button)
-        layout = self.lay_out(self.tr("Logs"), *tools, scrolls=False)
+        layout = self.lay_out(self.tr("Logs"), *tools)
         layout.addLayout(self._make_filters())
         layout.addWidget(self._make_text(), 1)
-        note = label(self.tr("Keys, prompts and answers are never written to the log."), "muted")
+        note = label(self.tr("Keys, prompts and answers are never written to the log."), "muted", wrap=True)
         layout.addWidget(note)
         self._timer = QTimer(self)
         self._timer.setInterval(_REFRESH_MS)
@@ -54,7 +55,7 @@ class LogsPage(Page):
             field.textChanged.connect(lambda _: self.rebuild())
         self.follow.toggled.connect(lambda _: self.take_new())
 
-    def _make_filters(self) -> QHBoxLayout:
+    def _make_filters(self) -> Flow:
         self.level = QComboBox()
         for text, level in (
             (self.tr("Errors"), logging.ERROR),
@@ -74,20 +75,21 @@ class LogsPage(Page):
         self.job.setPlaceholderText(self.tr("Job id"))
         self.job.setAccessibleName(self.tr("Only lines about this job"))
         self.job.setClearButtonEnabled(True)
-        self.job.setMaximumWidth(self.fontMetrics().averageCharWidth() * 20)
+        self.job.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self.search = QLineEdit()
         self.search.setPlaceholderText(self.tr("Find words, a job, a hash"))
         self.search.setAccessibleName(self.search.placeholderText())
         self.search.setClearButtonEnabled(True)
         self.follow = QCheckBox(self.tr("Follow new lines"))
         self.follow.setChecked(True)
-        line = row(
-            label(self.tr("Level"), "muted"), self.level, label(self.tr("Part"), "muted"), self.component, spacing=10
+        return flow(
+            together(label(self.tr("Level"), "muted"), self.level),
+            together(label(self.tr("Part"), "muted"), self.component),
+            self.job,
+            self.search,
+            self.follow,
+            spacing=10,
         )
-        line.addWidget(self.job)
-        line.addWidget(self.search, 1)
-        line.addWidget(self.follow)
-        return line
 
     def _make_text(self) -> QPlainTextEdit:
         self.text = QPlainTextEdit()
@@ -95,6 +97,7 @@ class LogsPage(Page):
         self.text.setProperty("role", "mono")
         self.text.setMaximumBlockCount(_LINES_SHOWN)
         self.text.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
+        self.text.setMinimumHeight(self.fontMetrics().height() * 8)
         self.text.setAccessibleName(self.tr("Log lines"))
         self.text.setPlaceholderText(self.tr("No lines yet at this level."))
         return self.text

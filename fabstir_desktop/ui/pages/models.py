@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QCoreApplication
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QProgressBar, QSpinBox, QStackedWidget, QWidget
+from PySide6.QtWidgets import QGridLayout, QLabel, QProgressBar, QSpinBox, QStackedWidget, QWidget
 
 from fabstir_desktop.jobs.generation import EngineState, ModelInfo
 from fabstir_desktop.jobs.inspections import ModelOnDisk
@@ -19,6 +19,7 @@ from fabstir_desktop.ui.models.sorting import ValueSortProxy
 from fabstir_desktop.ui.pages.page import Page
 from fabstir_desktop.ui.theme import colours
 from fabstir_desktop.ui.widgets.basics import Card, CopyField, EmptyState, badge, button, label, row, set_text, set_tone
+from fabstir_desktop.ui.widgets.flow import Flow, flow
 from fabstir_desktop.ui.widgets.tables import chosen_row, make_table
 from fabstir_desktop.ui.words import Tone
 
@@ -48,7 +49,7 @@ class ModelsPage(Page):
         self.load_button.setEnabled(False)
         self.table.selectionModel().selectionChanged.connect(lambda *_: self._choose_row())
         self.rescan_button = button(self.tr("Look again"), self.rescan, icon="refresh")
-        layout.addLayout(row(label(self.tr("Files at hand"), "title"), None, self.rescan_button, self.load_button))
+        layout.addLayout(flow(label(self.tr("Files at hand"), "title"), None, self.rescan_button, self.load_button))
         self.files = QStackedWidget()
         self.files.addWidget(
             EmptyState(
@@ -121,16 +122,16 @@ class ModelsPage(Page):
         grid.setColumnStretch(1, 1)
         grid.setColumnStretch(3, 1)
 
-    def _make_layers(self) -> QHBoxLayout:
+    def _make_layers(self) -> Flow:
         self.layers = QSpinBox()
         self.layers.setRange(_AUTOMATIC, _MOST_LAYERS)
         self.layers.setSpecialValueText(self.tr("As many as fit"))
         self.layers.setAccessibleName(self.tr("Layers kept on the GPU"))
-        self.layers.setMinimumWidth(self.fontMetrics().averageCharWidth() * 22)
+        self.layers.setMinimumSize(self.fontMetrics().averageCharWidth() * 22, self.fontMetrics().height() * 2)
         self.layers_button = button(self.tr("Store"), self._store_layers)
         self.layers_note = label(self.tr("A change takes effect at the next start."), "muted")
         self._is_layers_read = False
-        return row(self.layers, self.layers_button, self.layers_note, None)
+        return flow(self.layers, self.layers_button, self.layers_note)
 
     def _store_layers(self) -> None:
         node = self.bridge.node

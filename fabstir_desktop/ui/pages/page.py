@@ -6,7 +6,8 @@ from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from fabstir_desktop.ui.bridge import Bridge
-from fabstir_desktop.ui.widgets.basics import label, row, scroll_page
+from fabstir_desktop.ui.widgets.basics import label, scroll_page
+from fabstir_desktop.ui.widgets.flow import flow
 
 PAGES = ("dashboard", "jobs", "transactions", "models", "wallet", "logs", "settings")
 
@@ -23,8 +24,8 @@ class Page(QWidget):
     def open_with(self, wanted: str) -> None:
         """Show what another page asked for (a filter, a job); nothing by default."""
 
-    def lay_out(self, heading: str, *tools: QWidget, scrolls: bool = True) -> QVBoxLayout:
-        """Give the page its heading and the tools right of it; returns the layout for the rest."""
+    def lay_out(self, heading: str, *tools: QWidget) -> QVBoxLayout:
+        """Give the page its heading and the tools right of it, or below; returns the layout for the rest."""
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         content = QWidget()
@@ -32,6 +33,8 @@ class Page(QWidget):
         layout = QVBoxLayout(content)
         layout.setContentsMargins(24, 18, 24, 20)
         layout.setSpacing(14)
-        layout.addLayout(row(label(heading, "heading"), None, *tools))
-        outer.addWidget(scroll_page(content) if scrolls else content)
+        layout.addLayout(flow(label(heading, "heading"), None, *tools))
+        area = scroll_page(content)
+        area.setAccessibleName(heading)
+        outer.addWidget(area)
         return layout

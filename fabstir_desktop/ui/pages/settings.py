@@ -7,7 +7,7 @@ from typing import Any
 
 from PySide6.QtCore import QTimer, QUrl, Signal
 from PySide6.QtGui import QDesktopServices, QShowEvent
-from PySide6.QtWidgets import QLineEdit
+from PySide6.QtWidgets import QLineEdit, QSizePolicy
 
 from fabstir_desktop.errors import SettingError
 from fabstir_desktop.settings import editable_fields, source_of
@@ -38,6 +38,7 @@ class SettingsPage(Page):
         self.search.setPlaceholderText(self.tr("Find a setting"))
         self.search.setAccessibleName(self.search.placeholderText())
         self.search.setClearButtonEnabled(True)
+        self.search.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self.search.textChanged.connect(self._filter)
         self.wizard_button = button(self.tr("First steps again…"), self.firstStepsRequested.emit)
         folder = button(self.tr("Open data folder"), self.open_folder, icon="folder")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from PySide6.QtCore import QPoint, Qt, QUrl
 from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence
-from PySide6.QtWidgets import QButtonGroup, QHBoxLayout, QMenu, QPushButton, QStackedWidget
+from PySide6.QtWidgets import QButtonGroup, QMenu, QPushButton, QStackedWidget
 
 from fabstir_desktop.jobs.inspections import ChainTransaction
 from fabstir_desktop.jobs.views import TransactionView
@@ -20,7 +20,8 @@ from fabstir_desktop.ui.dialogs.files import save_text
 from fabstir_desktop.ui.models.sorting import ValueSortProxy
 from fabstir_desktop.ui.models.transactions_table import TransactionsModel, tokens_of
 from fabstir_desktop.ui.pages.page import Page
-from fabstir_desktop.ui.widgets.basics import EmptyState, button, label, row, set_text
+from fabstir_desktop.ui.widgets.basics import EmptyState, button, label, set_text
+from fabstir_desktop.ui.widgets.flow import Flow, flow
 from fabstir_desktop.ui.widgets.tables import choose_row, chosen_row, make_table, sort_newest_first
 
 _FILTERS: dict[str, Callable[[TransactionView], bool]] = {
@@ -37,7 +38,7 @@ class TransactionsPage(Page):
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__(bridge)
-        layout = self.lay_out(self.tr("Transactions"), *self._make_tools(), scrolls=False)
+        layout = self.lay_out(self.tr("Transactions"), *self._make_tools())
         self.model = TransactionsModel(self)
         self.proxy = ValueSortProxy(self)
         self.proxy.setSourceModel(self.model)
@@ -95,7 +96,7 @@ class TransactionsPage(Page):
         self._show(bridge.transactions)
         self._choose()
 
-    def _make_filters(self) -> QHBoxLayout:
+    def _make_filters(self) -> Flow:
         names = {
             "all": self.tr("All"),
             "claimed": self.tr("Claims"),
@@ -104,7 +105,7 @@ class TransactionsPage(Page):
             "failed": self.tr("Failed"),
         }
         group = QButtonGroup(self)
-        line = row(spacing=6)
+        line = flow(spacing=6)
         self.button_by_filter = {}
         for name, text in names.items():
             made = button(text)
@@ -114,13 +115,12 @@ class TransactionsPage(Page):
             group.addButton(made)
             self.button_by_filter[name] = made
             line.addWidget(made)
-        line.addStretch(1)
         return line
 
-    def _make_more(self) -> QHBoxLayout:
+    def _make_more(self) -> Flow:
         self.shown_of = label("", "muted")
         self.more_button = button(self.tr("Show older ones"), self.bridge.show_more_transactions)
-        return row(self.shown_of, self.more_button, None)
+        return flow(self.shown_of, self.more_button)
 
     def open_with(self, wanted: str) -> None:
         """Show a filter by its name, or a transaction by its hash."""

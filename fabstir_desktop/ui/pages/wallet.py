@@ -13,6 +13,7 @@ from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.key_panel import KeyPanel
 from fabstir_desktop.ui.pages.page import Page
 from fabstir_desktop.ui.widgets.basics import Card, CopyField, button, label, row, set_text
+from fabstir_desktop.ui.widgets.flow import tiles
 from fabstir_desktop.ui.widgets.qr import QrCode
 
 LOW_CHECKPOINTS = 50
@@ -25,10 +26,8 @@ class WalletPage(Page):
         super().__init__(bridge)
         self.keys = KeyPanel(bridge)
         layout = self.lay_out(self.tr("Wallet"))
-        top = row(self._make_address(), self._make_gas(), spacing=12)
-        top.setStretch(0, 1)
-        top.setStretch(1, 1)
-        layout.addLayout(top)
+        least = self.fontMetrics().averageCharWidth() * 56
+        layout.addLayout(tiles(self._make_address(), self._make_gas(), spacing=12, least=least))
         key_card = Card(self.tr("HOST KEY"))
         key_card.body.addWidget(self.keys)
         layout.addWidget(key_card)

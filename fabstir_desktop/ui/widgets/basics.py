@@ -252,7 +252,10 @@ class EmptyState(QWidget):
         self.sentence.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.sentence.setMaximumWidth(self.fontMetrics().averageCharWidth() * 64)
         layout = column(None, self._picture, self.title, spacing=10)
-        layout.addWidget(self.sentence, 0, Qt.AlignmentFlag.AlignHCenter)
+        # Not aligned itself: an aligned label keeps the width of its hint, and wraps into more lines than it has room for.
+        centred = row(None, self.sentence, None)
+        centred.setStretch(1, 100)
+        layout.addLayout(centred)
         if action is not None:
             layout.addWidget(action, 0, Qt.AlignmentFlag.AlignHCenter)
         layout.addStretch(2)

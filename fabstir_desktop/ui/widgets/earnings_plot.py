@@ -44,8 +44,9 @@ class EarningsPlot(QWidget):
         self._bucket_seconds = 3600
         self._plot: Any = None
         self._chosen: int | None = None
-        self.reading = label(self.tr("Hover, or use the arrow keys, to read a bar."), "muted")
-        self.legend = label(self.tr("hatched: generated · solid: proven · dotted: app not running"), "muted")
+        self.reading = label(self.tr("Hover, or use the arrow keys, to read a bar."), "muted", wrap=True)
+        self.legend = label(self.tr("hatched: generated · solid: proven · dotted: app not running"), "muted", wrap=True)
+        self.legend.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self.model = _PointsModel(self)
         self._stack = QStackedWidget()
         self._place = QWidget()
@@ -56,7 +57,10 @@ class EarningsPlot(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._stack, 1)
-        layout.addLayout(row(self.reading, None, self.legend))
+        below = row(self.reading, self.legend, spacing=24)
+        below.setStretch(0, 1)
+        below.setStretch(1, 1)
+        layout.addLayout(below)
         self.setMinimumHeight(self.fontMetrics().height() * 12)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAccessibleName(self.tr("Plot of tokens generated and proven"))

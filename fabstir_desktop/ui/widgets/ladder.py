@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from PySide6.QtCore import QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QPainter, QPaintEvent
-from PySide6.QtWidgets import QGridLayout, QSizePolicy, QWidget
+from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from fabstir_desktop.jobs.status import NodeStatus
 from fabstir_desktop.jobs.views import EarningsView, without
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.theme import colours, theme
 from fabstir_desktop.ui.widgets.basics import Card, hold_width, label, set_text
+from fabstir_desktop.ui.widgets.flow import Tiles
 
 RUNGS = ("generated", "claimed", "proven", "settled", "withdrawn")
 
@@ -81,7 +82,7 @@ class Rung(Card):
 
 
 class Ladder(QWidget):
-    """All five rungs side by side."""
+    """All five rungs side by side, in two or three lines where the window is narrow."""
 
     rungChosen = Signal(str)
 
@@ -94,16 +95,14 @@ class Ladder(QWidget):
             "settled": (self.tr("4  Settled"), self.tr("Tokens the contract has credited to the host.")),
             "withdrawn": (self.tr("5  Withdrawn"), self.tr("What has arrived in the host's own wallet.")),
         }
-        grid = QGridLayout(self)
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setSpacing(10)
+        rungs = Tiles(10, self.fontMetrics().averageCharWidth() * 21)
         self.rung_by_name: dict[str, Rung] = {}
-        for place, name in enumerate(RUNGS):
+        for name in RUNGS:
             title, explanation = explained[name]
             rung = Rung(title, explanation, lambda name=name: self.rungChosen.emit(name))
             self.rung_by_name[name] = rung
-            grid.addWidget(rung, 0, place)
-            grid.setColumnStretch(place, 1)
+            rungs.addWidget(rung)
+        self.setLayout(rungs)
 
     def show_earnings(self, earnings: EarningsView | None, status: NodeStatus | None) -> None:
         """Show the rungs; None is unknown."""
