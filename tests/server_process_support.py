@@ -119,7 +119,7 @@ async def server_process(
     assert process.stdin is not None
     try:
         url = (await asyncio.wait_for(process.stdout.readline(), scaled(30))).decode().strip()
-        assert url.startswith("ws://"), errors.read_text()
+        assert url.startswith(("ws://", "wss://")), errors.read_text()
         yield ServerProcess(process, url, data_dir / LOG_FILE)
         assert process.returncode is None, f"the server died: {errors.read_text()[-3000:]}"
         process.stdin.close()

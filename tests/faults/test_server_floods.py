@@ -7,14 +7,13 @@ import contextlib
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 import websockets
 from server_support import World, ask, inference, receive, send, serving, until
+from tls_support import world_of
 from websockets.exceptions import ConnectionClosed
 
 from fabstir_desktop.server.limits import Limits
@@ -72,24 +71,6 @@ async def test_a_pouring_program_of_this_machine_leaves_the_loop_to_others(tmp_p
 
 
 # --- connections ------------------------------------------------------------------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def world_of(tmp_path: Path, scheme: str, **options: Any) -> AsyncIterator[tuple[World, Any]]:
-    """A server on ws or wss, and how to connect to it as an honest client."""
-    files: dict[str, Any] = {}
-    context: ssl.SSLContext | None = None
-    if scheme == "wss":
-        authority = trustme.CA()
-        issued = authority.issue_cert("localhost")
-        files = {"tls_certificate": tmp_path / "cert.pem", "tls_key": tmp_path / "key.pem"}
-        issued.private_key_pem.write_to_path(str(files["tls_key"]))
-        issued.cert_chain_pems[0].write_to_path(str(files["tls_certificate"]))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        authority.configure_trust(context)
-    async with serving(tmp_path, **files, **options) as world:
-        url = f"{scheme}://localhost:{world.port}/v1/ws"
-        yield world, lambda: websockets.connect(url, ssl=context, proxy=None)
 
 
 def doorkeeper(world: World) -> Any:
