@@ -70,10 +70,15 @@ async def listen(
         )
     except (OSError, ValueError, OverflowError) as error:
         raise EnvironmentFault(_explain(error, settings)) from error
+    _hold_more(server)
+    return server
+
+
+def _hold_more(server: Server) -> None:
+    """Let the system hold connections that are not accepted yet; asyncio has one number for both."""
     for listening in server.sockets:
         with listening.dup() as own:
             own.listen(_BACKLOG)
-    return server
 
 
 def _make_room(doorkeeper: Doorkeeper, max_connections: int) -> None:

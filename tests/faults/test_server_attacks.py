@@ -1,16 +1,6 @@
 """Attacks on the port with connections and bytes, each as its attacker would do it; an honest client is still served.
 
-Numbers are those of the threat list. Requests and words (11, 14, 22, 26 to 29) are in test_server_attacks_requests, doors
-(32 to 35, 37) in test_server_attacks_doors; the decoder (8, 9, 10, 17, 18) in unit/test_server_decoder and
-test_server_fuzz_decoder; headers, paths and proxies (7, 31, 36) in integration/test_server_http; jobs that are foreign, empty
-or missing (12, 13) in integration/test_server_requests and unit/test_server_protocol; the flooded waiting line (25) in
-test_server_fairness; counting and tokenizer (15, 16, 19, 20, 21) belong to the engine and its tests.
-
-Not met, and why: traffic analysis of the stream (30). Who sees the sizes and times of encrypted frames can guess at the topic
-of an answer. Padding alone would be possible (JSON allows blanks behind the object), but the times and the number of frames
-would still tell; a frame a token is what clients are promised, and batches of 100 ms would be felt at every answer. None of
-the known remedies is complete. Instead the port offers wss, compression (which would add to the leak) is not spoken, and who
-needs more than that puts a VPN or an onion service before the host.
+Numbers are those of the threat list; unit/test_server_threats says where the test of each one is, or why there is none.
 """
 
 from __future__ import annotations
