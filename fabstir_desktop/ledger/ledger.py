@@ -178,6 +178,10 @@ class Ledger:
         """Slots of a sender in nonce order; all states if none is named."""
         return await self._engine.read(lambda db: slots.read_slots(db, self.venue.chain_id, sender, states))
 
+    async def reverted_slots(self, sender: str, kind: str) -> list[Slot]:
+        """Nonces of the sender and of this kind whose transaction was reverted, in nonce order."""
+        return await self._engine.read(lambda db: slots.read_reverted(db, self.venue.chain_id, sender, kind))
+
     async def slots_with_failures(self, sender: str) -> list[Slot]:
         """Batches of the sender that succeeded while claims of theirs failed and are not released yet."""
         return await self._engine.read(lambda db: slots.read_slots_with_failures(db, self.venue.chain_id, sender))

@@ -123,6 +123,17 @@ def read_slots_with_failures(db: apsw.Connection, chain_id: int, sender: str) ->
     return [_slot(db, row) for row in rows]
 
 
+def read_reverted(db: apsw.Connection, chain_id: int, sender: str, kind: str) -> list[Slot]:
+    """Slots of a kind whose transaction was reverted."""
+    rows = fetch_rows(
+        db,
+        f"{_SLOT} WHERE chain_id = ? AND sender = ? AND state IN ('included', 'confirmed', 'final') AND succeeded = 0 "
+        "AND kind = ? ORDER BY nonce",
+        (chain_id, sender, kind),
+    )
+    return [_slot(db, row) for row in rows]
+
+
 def read_senders(db: apsw.Connection, chain_id: int, states: Sequence[SlotState]) -> list[str]:
     """Every address that signed something here."""
     wanted = f" AND state IN ({','.join('?' * len(states))})" if states else ""

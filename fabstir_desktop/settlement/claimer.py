@@ -28,6 +28,7 @@ from fabstir_desktop.settlement.batching import batch_gas_limit
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.classifier import TAKEN
+from fabstir_desktop.settlement.closing import rest_after_reverts_s
 from fabstir_desktop.settlement.contracts.base import JobFacts, Refusal, RefusalKind, SettlementContract
 from fabstir_desktop.settlement.fees import Quote
 from fabstir_desktop.settlement.outbox import Outbox
@@ -50,10 +51,6 @@ LONG_RETRY_S = 60.0
 HELD_RETRY_S = 60.0
 """A claim that is held back for its gas is weighed again so often: it has grown by then, or gas is cheaper."""
 NOTE_BEGINS = "not claimed:"
-FREE_RETRIES = 1
-FIRST_REST_S = 60.0
-LONGEST_REST_S = 6 * 3600.0
-"""A claim that was reverted is sent again at once; after each further revert it rests four times as long, for it costs gas."""
 
 
 class ClaimRefused(ClaimWaits):
@@ -238,9 +235,7 @@ class Claimer:
         """How often the claim was reverted though its simulation had passed. Raises ClaimWaits while it rests: each
         revert costs gas, and what the simulation cannot see may never change."""
         reverts, last_at = await self._ledger.reverts(job_id, start)
-        if reverts <= FREE_RETRIES:
-            return reverts
-        rest_s = min(LONGEST_REST_S, FIRST_REST_S * 4 ** min(reverts - FREE_RETRIES - 1, 10))
+        rest_s = rest_after_reverts_s(reverts)
         left_s = min(rest_s, last_at + rest_s - time.time())
         if left_s > 0:
             why = f"its transaction was reverted {reverts} times though a trial passed; it is tried again later"

@@ -1,33 +1,41 @@
 """Settles jobs of contracts that pay at completion: once, when nothing more is to be claimed and the contract allows it.
 
 What is to be settled follows from the ledger and the chain alone, so that nothing is forgotten by a restart: jobs with
-more proven than settled tokens, whose session is over and whose claims are all closed.
+more proven than settled tokens, whose session is over and whose claims are all closed; and jobs of which nothing was proven in
+time, which are closed by their time-out. What is on its way, and what was reverted, is known by its stored calldata.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from fabstir_desktop.errors import CallReverted
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.account import JobAccount
-from fabstir_desktop.jobs.claims import Slot, SlotState
+from fabstir_desktop.jobs.claims import PROVEN_STATES, SENT_STATES, Slot, SlotState
 from fabstir_desktop.jobs.events import EarningsChanged, JobChanged, TransactionChanged
 from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.classifier import TAKEN
+from fabstir_desktop.settlement.closing import Closing, LastTry, is_timed_out, next_closing, rest_after_reverts_s
 from fabstir_desktop.settlement.contracts.base import JobFacts, SettlementContract
 from fabstir_desktop.settlement.outbox import Outbox
+from fabstir_desktop.wallet.signer import read_payload
 
 log = logging.getLogger(__name__)
 
-KIND = "complete"
+COMPLETE = "complete"
+TIME_OUT = "timeout"
+KINDS = (COMPLETE, TIME_OUT)
 LOOK_AT_REST_POLLS = 30
 """A minute at two seconds a poll."""
+OWN_NONCE = tuple(SENT_STATES - PROVEN_STATES)
+"""A claim in one of these may still be mined: nothing is closed before."""
+REFUSED_RETRY_S = 10.0
 UNFINISHED = (SlotState.OPEN, SlotState.INCLUDED)
 
 
@@ -45,6 +53,7 @@ class Completer:
         *,
         has_session: Callable[[int], bool],
         forfeit: Callable[[int, str], Awaitable[int]],
+        last_try: LastTry,
         poll_s: float,
     ) -> None:
         """`forfeit` writes off what a closed job has left, with a reason; see `Claimer.forfeit`."""
@@ -56,10 +65,9 @@ class Completer:
         self._feed = feed
         self._has_session = has_session
         self._forfeit = forfeit
+        self._last_try = last_try
         self._poll_s = poll_s
         self._retry_at: dict[int, float] = {}
-        self._sent: dict[int, int] = {}
-        """Slot of the completion that is on its way, by job."""
 
     async def run(self) -> bool:
         """Look at every job that waits for its settlement; returns whether any does. Raises ChainError, LedgerError."""
@@ -70,56 +78,85 @@ class Completer:
         left = [account.job_id for account in await self._ledger.accounts_with_unclaimed()]
         now = time.monotonic()
         unfinished = await self._unfinished()
-        for job_id in dict.fromkeys([*waiting, *left]):
+        jobs = dict.fromkeys([*waiting, *left])
+        self._retry_at = {job_id: retry_at for job_id, retry_at in self._retry_at.items() if job_id in jobs}
+        for job_id in jobs:
             if now >= self._retry_at.get(job_id, 0.0):
                 self._retry_at[job_id] = now + await self._advance(job_id, unfinished)
         return bool(waiting)
 
-    async def _advance(self, job_id: int, unfinished: dict[int, Slot]) -> float:
+    async def _advance(self, job_id: int, unfinished: set[bytes]) -> float:
         """One step for one job; returns how long to wait before the next."""
         if self._has_session(job_id):
             return self._poll_s  # it goes on: the chain is not asked
         facts = await self._contract.read_job(job_id)
         account = await self._ledger.account(job_id)
-        # An open job with nothing to settle may still be claimed, or closed by others.
-        if (
-            facts is None
-            or account is None
-            or not facts.exists
-            or (facts.is_open and account.proven == account.settled)
-        ):
+        if facts is None or account is None or not facts.exists:
             return LOOK_AT_REST_POLLS * self._poll_s
         if not facts.is_open:
             return await self._settled(account)
-        is_sent = self._sent.get(job_id) in unfinished
-        unknown = set(unfinished) - set(self._sent.values())  # from before a restart: any of them may be this job's
-        if account.open_claims or is_sent or unknown:
-            return self._poll_s
-        if account.claimable >= max(self._contract.rules.minimum_tokens, facts.first_claim_minimum):
-            return self._poll_s  # it is claimed first
-        return await self._complete(job_id, facts)
+        if facts.host.lower() != self._outbox.sender.lower():
+            return LOOK_AT_REST_POLLS * self._poll_s  # another key's: this one pays no gas for it
+        return await self._close(account, facts, unfinished)
 
-    async def _complete(self, job_id: int, facts: JobFacts) -> float:
-        head = await self._client.head()
-        wait_s = (facts.completable_at or 0.0) - head.timestamp
-        if wait_s > 0:
-            return min(wait_s, 5 * self._poll_s)
-        calldata = self._contract.encode_completion(job_id)
+    async def _close(self, account: JobAccount, facts: JobFacts, unfinished: set[bytes]) -> float:
+        """One step towards the end of an open session that nobody uses any more."""
+        rest_s = self._poll_s if account.proven > account.settled else LOOK_AT_REST_POLLS * self._poll_s
+        now = (await self._client.head()).timestamp
+        step = next_closing(facts, account, minimum_tokens=self._contract.rules.minimum_tokens, now=now)
+        if step is Closing.WAIT and facts.completable_at is not None and account.proven > account.settled:
+            return max(self._poll_s, min(facts.completable_at - now, 5 * self._poll_s))
+        if step in (Closing.WAIT, Closing.CLAIM):
+            return rest_s
+        calldata = self._calldata(account.job_id)
+        is_sent = not unfinished.isdisjoint(calldata.values())
+        if is_sent or await self._ledger.claims(job_id=account.job_id, states=OWN_NONCE, limit=1):
+            return self._poll_s
+        if await self._last_try.may_be_claimed(account, facts):
+            return REFUSED_RETRY_S
+        ways = [COMPLETE, TIME_OUT] if step is Closing.COMPLETE else [TIME_OUT]
+        if not is_timed_out(facts, now=now):
+            ways.remove(TIME_OUT)
+        return await self._send_one({kind: calldata[kind] for kind in ways if calldata[kind]}, account.job_id)
+
+    def _calldata(self, job_id: int) -> dict[str, bytes]:
+        return {
+            COMPLETE: self._contract.encode_completion(job_id),
+            TIME_OUT: self._contract.encode_time_out(job_id),
+        }
+
+    async def _send_one(self, ways: Mapping[str, bytes], job_id: int) -> float:
+        """Close the session in the first of these ways that the contract takes; returns how long to wait."""
+        for kind, calldata in ways.items():
+            wait_s = await self._send(job_id, kind, calldata)
+            if wait_s is not None:
+                return wait_s
+        return REFUSED_RETRY_S
+
+    async def _send(self, job_id: int, kind: str, calldata: bytes) -> float | None:
+        """Close the session; returns how long to wait before the next look, None where the contract would refuse it."""
+        reverted = [
+            slot for slot in await self._ledger.reverted_slots(self._outbox.sender, kind) if self._sends(slot, calldata)
+        ]
+        reverts, last_at = len(reverted), max((slot.created_at for slot in reverted), default=0.0)
+        left_s = last_at + rest_after_reverts_s(reverts) - time.time()
+        if left_s > 0:
+            return left_s  # a trial had passed before, and each revert costs gas
         try:
             await self._contract.simulate(self._outbox.sender, calldata)
-            quote = await self._outbox.quote(self._contract.address, calldata)
-            slot = await self._outbox.bind(self._contract.address, [], quote, kind=KIND)
+            quote = await self._outbox.quote(self._contract.address, calldata, reverts=reverts)
+            slot = await self._outbox.bind(self._contract.address, [], quote, kind=kind)
         except CallReverted as error:
             log.info("Job %d is settled later: %s", job_id, self._contract.explain(error.reason).plain)
-            return 10.0
+            return None
         except ClaimWaits as wait:
             if wait.problem is not None:
                 self._board.raise_(wait.problem)
             return wait.retry_s
-        self._sent[job_id] = slot.slot_id
         answer = await self._outbox.send(slot)
         told = "" if answer.answer in TAKEN else " (no node has taken it yet; it is sent again)"
-        log.info("Session of job %d is settled - tx_hash: 0x%s%s", job_id, slot.attempts[-1].tx_hash.hex(), told)
+        how = "settled" if kind == COMPLETE else "closed by its time-out"
+        log.info("Session of job %d is %s - tx_hash: 0x%s%s", job_id, how, slot.attempts[-1].tx_hash.hex(), told)
         self._feed.publish(TransactionChanged(slot.slot_id))
         return self._poll_s
 
@@ -133,11 +170,16 @@ class Completer:
             self._board.report(problem("J04", f"Job {job_id}: {note}.", subject=str(job_id)))
             await self._forfeit(job_id, note)
         await self._ledger.mark_job_settled(job_id)
-        self._sent.pop(job_id, None)
         self._feed.publish(JobChanged(job_id))
         self._feed.publish(EarningsChanged(frozenset({job_id})))
         return LOOK_AT_REST_POLLS * self._poll_s if left == 0 else 5 * self._poll_s
 
-    async def _unfinished(self) -> dict[int, Slot]:
-        slots = await self._ledger.slots(self._outbox.sender, UNFINISHED)
-        return {slot.slot_id: slot for slot in slots if slot.kind == KIND}
+    async def _unfinished(self) -> set[bytes]:
+        """The calldata of what closes sessions of this contract and is on its way, or in a block that is not deep enough."""
+        slots = [slot for slot in await self._ledger.slots(self._outbox.sender, UNFINISHED) if slot.kind in KINDS]
+        payloads = [read_payload(slot.attempts[0].raw) for slot in slots]
+        return {calldata for to, calldata in payloads if to.lower() == self._contract.address.lower()}
+
+    def _sends(self, slot: Slot, calldata: bytes) -> bool:
+        to, carried = read_payload(slot.attempts[0].raw)
+        return carried == calldata and to.lower() == self._contract.address.lower()

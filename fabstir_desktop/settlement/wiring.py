@@ -15,6 +15,7 @@ from fabstir_desktop.settlement.board import ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.checkpoint_manager import CheckpointManager
 from fabstir_desktop.settlement.claimer import Claimer
+from fabstir_desktop.settlement.closing import LastTry
 from fabstir_desktop.settlement.completer import Completer
 from fabstir_desktop.settlement.contracts.base import SettlementContract
 from fabstir_desktop.settlement.delegation_keeper import BatchingSwitch, DelegationKeeper
@@ -100,7 +101,14 @@ def _make_parts(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> Manage
         history=history,
         recovery=Recovery(ledger, contract, attribution, history, board, feed, host=signer.address),
         completer=Completer(
-            *common, outbox, board, feed, has_session=tracker.has_session, forfeit=claimer.forfeit, poll_s=poll_s
+            *common,
+            outbox,
+            board,
+            feed,
+            has_session=tracker.has_session,
+            forfeit=claimer.forfeit,
+            last_try=LastTry(ledger, contract, proofs, signer),
+            poll_s=poll_s,
         ),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -95,6 +96,52 @@ async def test_a_tail_below_the_minimum_is_forfeited_with_the_reason(
         view = await room.reach(lambda view: view.settled == 120, job_id)
         assert "30 tokens were not claimed" in view.note
         assert "J04" in room.problem_codes
+
+
+async def test_a_session_that_takes_no_more_proofs_is_settled_for_what_was_proven(
+    world: World, marketplace: Marketplace, tmp_path: Path
+) -> None:
+    job_id = await marketplace.create_session()
+    await world.increase_time(5)
+    async with room_at(world, marketplace, tmp_path, checkpoint_threshold=1000) as room:
+        await room.ready()
+        await room.generate(job_id, 120, step=10)
+        (outcome,) = await room.settlement.checkpoint(job_id)
+        assert outcome.submitted
+        await room.reach(lambda view: view.proven == 120, job_id)
+        await room.generate(job_id, 150, step=50)
+        await world.increase_time(400)
+        await room.end()
+        view = await room.reach(lambda view: view.settled == 120 and "150 tokens" in view.note, job_id)
+        assert "150 tokens were not claimed" in view.note
+        assert (await marketplace.session(job_id))["status"] == 1
+        kinds = [row.kind for row in await room.ledger.transaction_views()]
+        assert kinds == ["complete", "claim"]
+
+
+async def test_a_session_with_nothing_proven_is_timed_out_once_and_its_tokens_are_forfeited(
+    world: World, marketplace: Marketplace, tmp_path: Path
+) -> None:
+    job_id = await marketplace.create_session()
+    await world.increase_time(5)
+    async with room_at(world, marketplace, tmp_path) as room:
+        await room.ready()
+        await room.generate(job_id, 60, step=10)
+        await room.end()
+    await world.increase_time(3000)
+    async with room_at(world, marketplace, tmp_path) as room:
+        await room.ready()
+        await asyncio.sleep(1)
+        assert await room.ledger.transaction_views() == [], "the customer may still end it, and pay his fee"
+    await world.increase_time(3000)
+    async with room_at(world, marketplace, tmp_path) as room:
+        await room.ready()
+        view = await room.reach(lambda view: "60 tokens were not claimed" in view.note, job_id)
+        assert (await marketplace.session(job_id))["status"] == 2
+        await world.mine(100)  # its end cannot be reorganised any more
+        view = await room.reach(lambda view: view.unclaimed == 0, job_id)
+        assert (view.claimed, view.settled) == (0, 0)
+        assert [row.kind for row in await room.ledger.transaction_views()] == ["timeout"]
 
 
 async def test_more_tokens_than_the_rate_allows_wait_for_block_time(

@@ -52,6 +52,8 @@ class JobFacts:
     """Where the host must settle a job by a transaction of its own: from when it may (seconds since the epoch)."""
     deadline: float | None = None
     """When unproven tokens can be lost (seconds since the epoch), where the contract has a time-out."""
+    proof_deadline: float | None = None
+    """When the job takes no proofs any more though it is still open (seconds since the epoch), where there is such a rule."""
     deadline_window_s: float = 0.0
     """The whole time that the contract gives until then."""
 
@@ -147,6 +149,10 @@ class SettlementContract(Protocol):
 
     def encode_completion(self, job_id: int) -> bytes:
         """The calldata that settles a job; empty where claims are paid at once."""
+        ...
+
+    def encode_time_out(self, job_id: int) -> bytes:
+        """The calldata with which anyone closes a job whose time-out has passed; empty where there is none."""
         ...
 
     def payment_topics(self, host: str) -> list[list[bytes] | None]:

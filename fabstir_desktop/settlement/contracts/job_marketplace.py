@@ -29,6 +29,7 @@ from fabstir_desktop.settlement.contracts.proof_system import explain_with
 
 SUBMIT = ContractCall("submitProofOfWork", ("uint256", "uint256", "bytes32", "string", "string"))
 COMPLETE = ContractCall("completeSessionJob", ("uint256", "string"))
+TIME_OUT = ContractCall("triggerSessionTimeout", ("uint256",))
 _TEXTS = ("string", "bytes32", "string")
 SESSION = ContractCall(
     "sessionJobs",
@@ -77,6 +78,7 @@ class JobMarketplace:
         self._precision = 1000
         self._dispute_window_s = 30
         self._proof_system = NATIVE
+        self._has_time_out = False
 
     async def probe(self) -> None:
         """Check code, selectors, constants and linked contracts. Raises ContractNotSupported, or another ChainError."""
@@ -93,6 +95,7 @@ class JobMarketplace:
             raise self._not_supported("its price precision is zero")
         self.rules = ClaimRules(minimum_tokens=minimum, settles_later=True, has_deadlines=True, events_name_host=False)
         self.has_events = has_event(code, SESSION_COMPLETED)
+        self._has_time_out = has_call(code, TIME_OUT)
         self.has_claim_events = has_event(code, PROOF_SUBMITTED)
 
     def encode_claim(self, job_id: int, tokens: int, proof: bytes) -> bytes:
@@ -110,6 +113,10 @@ class JobMarketplace:
     def encode_completion(self, job_id: int) -> bytes:
         """The calldata that settles a session."""
         return COMPLETE.encode(job_id, "")
+
+    def encode_time_out(self, job_id: int) -> bytes:
+        """The calldata that closes a session after its time-out; empty where the contract has none."""
+        return TIME_OUT.encode(job_id) if self._has_time_out else b""
 
     async def simulate(self, host: str, calldata: bytes) -> None:
         """`eth_call` from the host. Raises CallReverted."""
@@ -136,6 +143,7 @@ class JobMarketplace:
             token="ETH" if str(token) == NATIVE else str(token),
             completable_at=max(started, proven_at) + self._dispute_window_s + COMPLETION_MARGIN_S,
             deadline=min(started + longest_s, proven_at + window_s),
+            proof_deadline=proven_at + window_s,
             deadline_window_s=min(started + longest_s, proven_at + window_s) - max(started, proven_at),
         )
 

@@ -121,6 +121,10 @@ class ProofSystem:
         """Nothing: claims are paid at once."""
         return b""
 
+    def encode_time_out(self, job_id: int) -> bytes:  # noqa: ARG002 - jobs have no time-out
+        """Nothing: jobs have no time-out."""
+        return b""
+
     async def payments(self, logs: Sequence[EventLog]) -> list[Payment]:
         """Payments that the logs report; a log that is none of this contract's is passed over."""
         found = []
