@@ -13,20 +13,17 @@ from pathlib import Path
 import apsw
 import ledger_child
 import pytest
+from forking import forking_context
 from ledger_rules import check_file
 
 from fabstir_desktop.ledger.schema import MIGRATIONS
-
-_START = "forkserver" if sys.platform != "win32" else "spawn"
 
 
 def kill_rounds(path: Path, rounds: int, seed: int) -> Counter[str]:
     """Start, kill, check, repeat; returns where the kills hit."""
     print(f"seed {seed}")
     chance = random.Random(seed)
-    context = multiprocessing.get_context(_START)
-    if _START == "forkserver":
-        context.set_forkserver_preload(["ledger_child"])
+    context = forking_context()
     hits: Counter[str] = Counter()
     acknowledged: dict[int, int] = dict.fromkeys(ledger_child.JOBS, 0)
     tried: dict[int, int] = dict.fromkeys(ledger_child.JOBS, 0)

@@ -9,8 +9,6 @@ are compared (`outbox_rules`). That a mishap struck is checked where it is made;
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import os
 import random
 import signal
 from collections.abc import Awaitable, Callable, Iterable
@@ -24,6 +22,7 @@ import apsw
 import pytest
 import settlement_child
 from chain_support import Anvil, World, build_world
+from forking import forking_context
 from hunting import hunt_seed
 from kill_matrix import LEFT_OUT, MISHAPS, POINTS, Combination, Losing, Mishap, combinations, host_count
 from limits import scaled
@@ -79,8 +78,9 @@ class Life:
 
     async def die_at(self, point: KillPoint) -> None:
         """Live in a child until it is killed there."""
-        heard, told = CONTEXT.Pipe(duplex=False)
-        process: BaseProcess = CONTEXT.Process(
+        context = forking_context()
+        heard, told = context.Pipe(duplex=False)
+        process: BaseProcess = context.Process(
             target=settlement_child.run, args=(self.place(), point, told), daemon=True
         )
         process.start()
@@ -169,7 +169,6 @@ SETTLED = (
     "SELECT job_id, block_number, log_index, host_amount FROM payment",
     "SELECT job, start, count FROM token",
 )
-CONTEXT: Any = multiprocessing.get_context("forkserver")
 
 
 @pytest.fixture
@@ -177,14 +176,6 @@ async def anvils(start_anvil: Callable[..., Awaitable[Anvil]]) -> list[Anvil]:
     """Anvils whose blocks are safe after one more block, and final after two."""
     arguments = ["--slots-in-an-epoch", "1", "--balance", "10000000"]
     return [await start_anvil(arguments=arguments) for _ in range(LANES)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_children() -> None:
-    """Children are forked from a process that has imported everything already."""
-    here = str(Path(settlement_child.__file__).parent)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-    CONTEXT.set_forkserver_preload(["settlement_child", "ledger_child"])
 
 
 async def hunt(anvils: list[Anvil], folder: Path, seed: int, played: Iterable[Combination]) -> int:
