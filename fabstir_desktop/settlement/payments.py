@@ -63,6 +63,8 @@ class PaymentReader:
         self._chunk = FIRST_CHUNK_BLOCKS
         self._good_chunks = 0
         self._read_at = -1e9
+        self._is_behind = False
+        """Blocks are left that the last poll had no questions left for."""
 
     @property
     def can_read(self) -> bool:
@@ -71,8 +73,8 @@ class PaymentReader:
 
     @property
     def is_stale(self) -> bool:
-        """Whether it is time to look even if nothing is known to have happened."""
-        return self.can_read and self._clock() - self._read_at > STALE_S
+        """Whether it is time to look even if nothing is known to have happened, or there is more to be read."""
+        return self.can_read and (self._is_behind or self._clock() - self._read_at > STALE_S)
 
     async def poll(self, head: BlockRef | None, known: Sequence[Payment] = ()) -> int:
         """Store what is new up to the newest block that is deep enough; returns how many payments the events told.
@@ -133,6 +135,7 @@ class PaymentReader:
                 self._feed.publish(EarningsChanged(frozenset(payment.job_id for payment in payments)))
             found += new
             first = end + 1
+        self._is_behind = first <= last
         return found
 
     async def _first_block(self, head: BlockRef) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ledger_support import HOST, attempt, bytes32, count, opened, payment
 
-from fabstir_desktop.errors import RpcUnreachable
+from fabstir_desktop.errors import RpcRefused, RpcUnreachable
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.jobs.claims import Payment
 from fabstir_desktop.jobs.events import EarningsChanged
@@ -25,6 +25,7 @@ class Chain:
         self.head = 100
         self.asked: list[str] = []
         self.is_away = False
+        self.most_blocks = 1000
 
     async def settled_number(self, tag: str, head: BlockRef) -> int:
         self.asked.append(tag)
@@ -39,6 +40,8 @@ class Chain:
         return BlockRef(number, bytes32(number), bytes(32), 0)
 
     async def logs(self, _address: str, _topics: object, first: int, last: int) -> list[Payment]:
+        if last - first >= self.most_blocks:
+            raise RpcRefused("refused", code=-32005, detail="block range is too wide")
         paid = [payment(1, attempt(1), 95), payment(2, attempt(2), 60)]
         return [one for one in paid if first <= one.block_number <= last]
 
@@ -119,3 +122,19 @@ async def test_another_setting_at_the_next_start_holds_for_what_is_stored(tmp_pa
         assert await pending(ledger) == [1]
         await reader(ledger, chain, Feed(), "included").poll(chain.ref(100))
         assert await pending(ledger) == []
+
+
+async def test_what_one_look_has_no_questions_left_for_is_read_at_the_next_turn(tmp_path: Path) -> None:
+    """With a node that gives two blocks at a time; to wait a minute for each look would take hours."""
+    async with opened(tmp_path / "ledger.db") as ledger:
+        await count(ledger, 1, 10)
+        chain = Chain()
+        chain.most_blocks = 2
+        payments = reader(ledger, chain, Feed(), "included")
+        polls = 0
+        while payments.is_stale:
+            await payments.poll(chain.ref(100))
+            polls += 1
+            assert polls < 10
+        assert polls > 1
+        assert [view.earned[0].amount for view in await ledger.job_views()] == [90]
