@@ -96,6 +96,11 @@ class EarningsView:
     """The part of `earned` whose blocks are not yet as deep as EARNINGS_FROM asks: shown apart, a reorganisation may take it."""
     treasury: tuple[TokenAmount, ...]
     gas_wei: int
+    withdrawn: tuple[TokenAmount, ...] | None = None
+    """What the host has taken out of a contract that keeps a balance for it; None: not read. A contract that pays straight
+    to the wallet has nothing to withdraw."""
+    withdrawn_as_of: float | None = None
+    """When that was read from the chain, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)

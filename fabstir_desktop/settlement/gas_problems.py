@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fabstir_desktop.jobs.gas_money import ALERT_CHECKPOINTS, WARN_CHECKPOINTS
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.settlement.fees import FeeMarket
@@ -20,6 +21,19 @@ def no_gas_problem(short_wei: int | None) -> Problem:
     short = "" if short_wei is None else f" Short by {format_eth(short_wei)} ETH."
     message = f"Not enough ETH for the next claim.{short} Claims wait; nothing is lost."
     return problem("G02", message, advice=FUND)
+
+
+def low_gas_problem(left: int) -> Problem | None:
+    """G01: the balance pays for `left` more checkpoints; None where that is enough.
+
+    Nearly out is a subject of its own, so that who put the first warning away is told again.
+    """
+    if left > WARN_CHECKPOINTS:
+        return None
+    if left > ALERT_CHECKPOINTS:
+        return problem("G01", f"The gas money lasts for about {left} more checkpoints.", advice=FUND)
+    message = f"The gas money is nearly out: it lasts for about {left} more checkpoints."
+    return problem("G01", message, subject="nearly out", advice=FUND)
 
 
 def foreign_nonce_problem(sender: str, nonce: int) -> Problem:

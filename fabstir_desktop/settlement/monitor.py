@@ -26,7 +26,7 @@ from fabstir_desktop.settlement.chain_client import GAS_PRICE_ORACLE, ChainClien
 from fabstir_desktop.settlement.contracts.base import SettlementContract
 from fabstir_desktop.settlement.explorers import chain_name, has_steady_blocks, is_testnet
 from fabstir_desktop.settlement.fees import FeeMarket
-from fabstir_desktop.settlement.gas_problems import FUND, no_gas_problem
+from fabstir_desktop.settlement.gas_problems import low_gas_problem, no_gas_problem
 from fabstir_desktop.settlement.outbox import TYPICAL_CLAIM_BYTES, TYPICAL_CLAIM_GAS
 from fabstir_desktop.wallet.signer import Signer
 
@@ -40,7 +40,6 @@ IDLE_POLLS = 15
 due or on its way: public RPCs count requests."""
 LONGEST_TROUBLE_PAUSE_S = 5.0
 PROBE_EVERY_S = 600.0
-LOW_CHECKPOINTS = 20
 PROBLEM_CODES = ("C01", "C02", "C06")
 _OF_STATE = {ChainState.WRONG_CHAIN: "C01", ChainState.UNREACHABLE: "C02", ChainState.NOT_SUPPORTED: "C06"}
 
@@ -240,14 +239,13 @@ class ChainMonitor:
             return
         if left == 0:
             self._board.raise_(no_gas_problem(cost - balance))
-            self._board.clear("G01")
-        elif left < LOW_CHECKPOINTS:
-            message = f"The gas money lasts for about {left} more checkpoints."
-            self._board.raise_(problem("G01", message, advice=FUND))
-            self._clear_no_gas()
-        else:
-            self._board.clear("G01")
-            self._clear_no_gas()
+            self._board.clear_all("G01")
+            return
+        low = low_gas_problem(left)
+        self._board.keep("G01", () if low is None else (low.subject,))
+        if low is not None:
+            self._board.raise_(low)
+        self._clear_no_gas()
 
     def _clear_no_gas(self) -> None:
         if self._board.stands("G02"):

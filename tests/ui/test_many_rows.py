@@ -93,7 +93,8 @@ def test_what_is_not_deep_enough_stands_apart_from_what_is_earned(
     qtbot.waitUntil(lambda: window.dashboard.earned.value.text() == "2 ETH")
     assert "1 ETH pending" in window.dashboard.earned.detail.toolTip() + window.dashboard.earned.accessibleName()
     assert "not yet deep enough" in window.dashboard.earned.toolTip()
-    assert window.dashboard.ladder.rung_by_name["settled"].note.text() == "2 ETH\n1 ETH pending"
+    settled = window.dashboard.ladder.rung_by_name["settled"]
+    assert (settled.money.full_text, settled.note.text()) == ("2 ETH", "1 ETH pending")
     window.jobs.show_job(1)
     qtbot.waitUntil(lambda: "of which 1 ETH pending" in window.jobs.drawer.values["earned"].text())
     node.set_jobs(make_job(1, "settled", generated=300, claimed=300, earned=(paid,)))

@@ -141,18 +141,28 @@ def test_nothing_moves_while_numbers_grow(qtbot: QtBot, window: MainWindow, busy
     assert places() == before
 
 
-def test_each_rung_leads_to_the_rows_that_make_it_up(window: MainWindow) -> None:
+def test_each_rung_leads_to_the_rows_that_make_it_up(qtbot: QtBot, window: MainWindow, busy_node: FakeNode) -> None:
     expected = {
-        "generated": "jobs",
-        "claimed": "transactions",
-        "proven": "transactions",
-        "settled": "transactions",
-        "withdrawn": "wallet",
+        "generated": ("jobs", "all"),
+        "claimed": ("transactions", "claimed"),
+        "proven": ("transactions", "confirmed"),
+        "settled": ("jobs", "paid"),
+        "withdrawn": ("transactions", "confirmed"),
     }
-    for rung, page in expected.items():
+
+    def follow(rung: str) -> tuple[str, str]:
         window.show_page("dashboard")
         window.dashboard.ladder.rungChosen.emit(rung)
-        assert window.page_name == page
+        page: Any = window.page_by_name[window.page_name]
+        return window.page_name, next(name for name, made in page.button_by_filter.items() if made.isChecked())
+
+    assert {rung: follow(rung) for rung in expected} == expected
+    busy_node.set_status(chain=replace(CHAIN, contract_name="JobMarketplace"))
+    busy_node.set_jobs()
+    qtbot.waitUntil(lambda: not window.dashboard.ladder.pays_directly)
+    assert follow("withdrawn") == ("transactions", "withdrawals"), (
+        "a balance in the contract is taken out by transactions"
+    )
 
 
 def test_unknown_numbers_of_the_chain_are_shown_as_unknown_with_their_age(

@@ -23,7 +23,9 @@ from fabstir_desktop.ui.widgets.ladder import Ladder
 from fabstir_desktop.ui.widgets.lamp import Lamp
 from fabstir_desktop.ui.words import Tone, serving_word, severity_tone, shape_tone, tray_shape
 
-_RANGES = (("24h", 24 * 3600, 3600), ("7d", 7 * 86_400, 86_400), ("30d", 30 * 86_400, 86_400))
+_RANGES = (("24h", 24 * 3600, 3600), ("7d", 7 * 86_400, 86_400), ("30d", 30 * 86_400, 86_400), ("all", 0, 0))
+_DAY_S = 86_400
+_BARS = 90
 _SERIES_EVERY_S = 5.0
 
 
@@ -91,7 +93,7 @@ class DashboardPage(Page):
         card = Card()
         self.plot = EarningsPlot()
         self._range_buttons = QButtonGroup(self)
-        names = {"24h": self.tr("24 hours"), "7d": self.tr("7 days"), "30d": self.tr("30 days")}
+        names = {"24h": self.tr("24 hours"), "7d": self.tr("7 days"), "30d": self.tr("30 days"), "all": self.tr("All")}
         buttons: list[QWidget] = []
         for place, (name, _, _) in enumerate(_RANGES):
             made = _checkable(names[name])
@@ -202,12 +204,21 @@ class DashboardPage(Page):
             return
         self._series_read_at = now
         _, span_s, bucket_s = _RANGES[self._range]
+        if not span_s:
+            span_s, bucket_s = self._whole_span()
         since = (time.time() // bucket_s + 1) * bucket_s - span_s
 
         def show(points: list[EarningsPoint]) -> None:
             self.plot.show_points(points, bucket_s)
 
         self.bridge.run(node.earnings_series(since=since, bucket_seconds=bucket_s), done=show)
+
+    def _whole_span(self) -> tuple[int, int]:
+        """Since the first job, in bars of so many days that they can still be told apart."""
+        first = min((job.created_at for job in self.bridge.job_by_id.values()), default=time.time())
+        days = int((time.time() - first) // _DAY_S) + 2
+        bucket_s = -(-days // _BARS) * _DAY_S
+        return -(-days * _DAY_S // bucket_s) * bucket_s, bucket_s
 
     def _export(self) -> None:
         save_text(self, self.tr("Save the series"), "fabstir-earnings.csv", self.plot.as_csv(), self.bridge)
@@ -219,8 +230,8 @@ class DashboardPage(Page):
             "generated": ("jobs", "all"),
             "claimed": ("transactions", "claimed"),
             "proven": ("transactions", "confirmed"),
-            "settled": ("transactions", "confirmed"),
-            "withdrawn": ("wallet", ""),
+            "settled": ("jobs", "paid"),
+            "withdrawn": ("transactions", "confirmed" if self.ladder.pays_directly else "withdrawals"),
         }[rung]
         self.pageRequested.emit(page, wanted)
 

@@ -25,6 +25,7 @@ _FILTERS: dict[str, Callable[[JobView], bool]] = {
     "all": lambda _: True,
     "running": lambda job: job.state in _RUNNING,
     "unclaimed": lambda job: job.unclaimed > 0,
+    "paid": lambda job: job.settled > 0,
     "problem": lambda job: job.state == "claim_failed" or bool(job.note),
 }
 
@@ -74,6 +75,7 @@ class JobsPage(Page):
             "all": self.tr("All"),
             "running": self.tr("Running"),
             "unclaimed": self.tr("Unclaimed"),
+            "paid": self.tr("Paid"),
             "problem": self.tr("With a problem"),
         }
         self._filter_buttons = QButtonGroup(self)

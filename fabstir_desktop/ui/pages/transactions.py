@@ -29,6 +29,7 @@ _FILTERS: dict[str, Callable[[TransactionView], bool]] = {
     "claimed": lambda view: bool(view.claims) and view.state in {"signed", "sent", "included", "confirmed", "final"},
     "waiting": lambda view: view.state in {"signed", "sent", "included"},
     "confirmed": lambda view: view.state in {"confirmed", "final"},
+    "withdrawals": lambda view: view.kind == "withdraw",
     "failed": lambda view: view.state in {"reverted", "dropped"},
 }
 
@@ -102,6 +103,7 @@ class TransactionsPage(Page):
             "claimed": self.tr("Claims"),
             "waiting": self.tr("Waiting"),
             "confirmed": self.tr("Confirmed"),
+            "withdrawals": self.tr("Withdrawals"),
             "failed": self.tr("Failed"),
         }
         group = QButtonGroup(self)

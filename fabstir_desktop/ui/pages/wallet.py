@@ -7,6 +7,7 @@ import time
 from PySide6.QtCore import QUrl
 from PySide6.QtGui import QDesktopServices
 
+from fabstir_desktop.jobs.gas_money import WARN_CHECKPOINTS
 from fabstir_desktop.jobs.status import NodeStatus
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.bridge import Bridge
@@ -15,8 +16,6 @@ from fabstir_desktop.ui.pages.page import Page
 from fabstir_desktop.ui.widgets.basics import Card, CopyField, button, label, row, set_text
 from fabstir_desktop.ui.widgets.flow import tiles
 from fabstir_desktop.ui.widgets.qr import QrCode
-
-LOW_CHECKPOINTS = 50
 
 
 class WalletPage(Page):
@@ -113,7 +112,7 @@ class WalletPage(Page):
         self.left.setAccessibleName(self.tr("{count} checkpoints left").format(count=fmt.count(chain.checkpoints_left)))
         if chain.checkpoints_left is None:
             note = self.tr("checkpoints left: not known yet")
-        elif chain.checkpoints_left <= LOW_CHECKPOINTS:
+        elif chain.checkpoints_left <= WARN_CHECKPOINTS:
             note = self.tr("checkpoints left. That is little: send some ETH soon.")
         else:
             note = self.tr("checkpoints left")

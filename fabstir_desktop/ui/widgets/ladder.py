@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass, replace
+
 from PySide6.QtCore import QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from fabstir_desktop.jobs.status import NodeStatus
-from fabstir_desktop.jobs.views import EarningsView, without
+from fabstir_desktop.jobs.views import EarningsView, TokenAmount, without
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.theme import colours, theme
-from fabstir_desktop.ui.widgets.basics import Card, hold_width, label, set_text
+from fabstir_desktop.ui.widgets.basics import Card, ElidedLabel, hold_width, label, set_text, set_tone
 from fabstir_desktop.ui.widgets.flow import Tiles
+from fabstir_desktop.ui.words import Tone
 
+_OLD_S = 60.0
 RUNGS = ("generated", "claimed", "proven", "settled", "withdrawn")
 
 
@@ -52,6 +57,17 @@ class ShareBar(QWidget):
             painter.drawRoundedRect(QRectF(0, 0, width, box.height()).adjusted(0.5, 0.5, -0.5, -0.5), radius, radius)
 
 
+@dataclass(frozen=True, slots=True)
+class RungFacts:
+    """What stands on a rung: tokens and their share of all generated (None: unknown), money or why it is unknown, a note."""
+
+    tokens: int | None
+    share: float
+    money: tuple[TokenAmount, ...] | None
+    unknown: str
+    note: str
+
+
 class Rung(Card):
     """One rung: tokens, what it means for the money, how far it came."""
 
@@ -67,18 +83,26 @@ class Rung(Card):
         self.bar = ShareBar()
         self.body.setSpacing(4)
         self.body.setContentsMargins(14, 12, 14, 12)
-        for widget in (self.tokens, self.bar, self.note):
+        self.money = ElidedLabel()
+        for widget in (self.tokens, self.money, self.bar, self.note):
             self.body.addWidget(widget)
         self.body.addStretch(1)
         self.setToolTip(explanation)
         self.setAccessibleDescription(explanation)
 
-    def show_rung(self, tokens: int | None, share: float, note: str) -> None:
-        """Show tokens (None is unknown), their share of all generated, and a line about the money."""
-        set_text(self.tokens, fmt.count(tokens))
-        self.bar.show_share(share)
-        set_text(self.note, note)
-        self.setAccessibleName(f"{self.title.text()}: {fmt.count(tokens)} {self.unit.text()}. {note}")
+    def show_rung(self, facts: RungFacts) -> None:
+        """Show tokens, money and how far both came."""
+        set_text(self.tokens, fmt.count(facts.tokens))
+        self.bar.show_share(facts.share)
+        set_text(self.note, facts.note)
+        money = facts.unknown if facts.money is None else fmt.amounts(facts.money)
+        self.money.show_text(money)
+        if facts.money:
+            self.money.setToolTip(fmt.amounts(facts.money, exact=True))
+        set_tone(self.money, Tone.OK if facts.money else Tone.QUIET)
+        self.setAccessibleName(
+            f"{self.title.text()}: {fmt.count(facts.tokens)} {self.unit.text()}. {money}. {facts.note}"
+        )
 
 
 class Ladder(QWidget):
@@ -103,29 +127,49 @@ class Ladder(QWidget):
             self.rung_by_name[name] = rung
             rungs.addWidget(rung)
         self.setLayout(rungs)
+        self.pays_directly = False
+        """Whether what is settled is in the wallet at once."""
 
     def show_earnings(self, earnings: EarningsView | None, status: NodeStatus | None) -> None:
         """Show the rungs; None is unknown."""
-        if earnings is None:
-            for rung in self.rung_by_name.values():
-                rung.show_rung(None, 0.0, self.tr("not read yet"))
-            return
-        total = max(earnings.generated, 1)
-        notes = self._notes(earnings, status)
-        for name, tokens in self._tokens(earnings, status).items():
-            self.rung_by_name[name].show_rung(tokens, (tokens or 0) / total, notes[name])
-        self.rung_by_name["settled"].note.setToolTip(fmt.amounts(earnings.earned, exact=True))
+        self.pays_directly = _pays_directly(status)
+        unread = RungFacts(None, 0.0, None, self.tr("not read yet"), "")
+        facts = dict.fromkeys(RUNGS, unread) if earnings is None else self._facts(earnings)
+        for name, rung in self.rung_by_name.items():
+            rung.show_rung(facts[name])
 
-    def _tokens(self, earnings: EarningsView, status: NodeStatus | None) -> dict[str, int | None]:
-        return {
+    def _facts(self, earnings: EarningsView) -> dict[str, RungFacts]:
+        """Money stands where the contract has said it: what it credited, and rungs that hold nothing beyond that."""
+        later = self.tr("unknown until paid")
+        tokens = {
             "generated": earnings.generated,
             "claimed": earnings.claimed,
             "proven": earnings.proven,
             "settled": earnings.settled,
-            "withdrawn": earnings.settled if _pays_directly(status) else None,
         }
+        notes = self._notes(earnings)
+        counted = without(earnings.earned, earnings.pending)
+        facts = {}
+        for name, count in tokens.items():
+            money = earnings.earned if count == earnings.settled else None
+            money = counted if name == "settled" else money
+            facts[name] = RungFacts(count, count / max(earnings.generated, 1), money, later, notes[name])
+        facts["withdrawn"] = self._withdrawn(earnings, facts["settled"])
+        return facts
 
-    def _notes(self, earnings: EarningsView, status: NodeStatus | None) -> dict[str, str]:
+    def _withdrawn(self, earnings: EarningsView, settled: RungFacts) -> RungFacts:
+        if self.pays_directly:
+            return replace(settled, note=self.tr("paid straight to your wallet"))
+        if earnings.withdrawn is None:
+            return RungFacts(None, 0.0, None, self.tr("unknown"), self.tr("not read from this contract"))
+        is_all = earnings.withdrawn == settled.money
+        tokens, share = (settled.tokens, settled.share) if is_all else (None, 0.0)
+        note = self.tr("taken out of the contract")
+        if earnings.withdrawn_as_of is not None and time.time() - earnings.withdrawn_as_of > _OLD_S:
+            note = self.tr("taken out, read {age}").format(age=fmt.age(earnings.withdrawn_as_of))
+        return RungFacts(tokens, share, earnings.withdrawn, "", note)
+
+    def _notes(self, earnings: EarningsView) -> dict[str, str]:
         unclaimed = max(earnings.generated - earnings.claimed - earnings.written_off, 0)
         waiting = max(earnings.claimed - earnings.proven, 0)
         if not earnings.generated:
@@ -134,21 +178,14 @@ class Ladder(QWidget):
         if earnings.written_off:
             generated += self.tr(", {tokens} lost").format(tokens=fmt.count(earnings.written_off))
         claimed = self.tr("{tokens} on their way").format(tokens=fmt.count(waiting))
-        known = self.tr("paid straight to your wallet")
+        pending = self.tr("{amounts} pending").format(amounts=fmt.amounts(earnings.pending))
+        credited = self.tr("credited by the contract") if earnings.earned else self.tr("nothing credited yet")
         return {
             "generated": generated if unclaimed or earnings.written_off else self.tr("all claimed"),
             "claimed": claimed if waiting else self.tr("none waiting"),
             "proven": self.tr("on chain, deep enough"),
-            "settled": self._settled(earnings),
-            "withdrawn": known if _pays_directly(status) else self.tr("not read from this contract"),
+            "settled": pending if earnings.pending else credited,
         }
-
-    def _settled(self, earnings: EarningsView) -> str:
-        counted = without(earnings.earned, earnings.pending)
-        lines = [fmt.amounts(counted)] if counted else []
-        if earnings.pending:
-            lines.append(self.tr("{amounts} pending").format(amounts=fmt.amounts(earnings.pending)))
-        return "\n".join(lines) if lines else self.tr("nothing credited yet")
 
 
 def _pays_directly(status: NodeStatus | None) -> bool:

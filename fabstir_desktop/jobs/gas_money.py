@@ -1,0 +1,8 @@
+"""When gas money is little: the same numbers for the monitor that tells of it and the window that shows it."""
+
+from __future__ import annotations
+
+WARN_CHECKPOINTS = 50
+"""At so many checkpoints left the host is told to send some."""
+ALERT_CHECKPOINTS = 10
+"""At so many the host is told once more, because the next thing to happen is that claims stop."""
