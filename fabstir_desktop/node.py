@@ -45,6 +45,7 @@ from fabstir_desktop.serving import Serving
 from fabstir_desktop.settings import BATCHING, Settings, save_setting
 from fabstir_desktop.settlement.batch_contract import claim_signer
 from fabstir_desktop.settlement.service import Settlement
+from fabstir_desktop.settlement.signing import read_signed
 from fabstir_desktop.standing import StandingProblems
 from fabstir_desktop.tasks import Deadline, OwnTasks, every, finish_within
 from fabstir_desktop.wallet.creation import address_of, create_key
@@ -104,7 +105,7 @@ class HostNode(LedgerReads):
         self._serving.enter(ServingState.STARTING)
         settings = self.settings
         venue = Venue(settings.chain_id, settings.contract_address, settings.settlement_contract)
-        self._ledger = await Ledger.open(settings.ledger_path, venue)
+        self._ledger = await Ledger.open(settings.ledger_path, venue, reads=read_signed)
         self._settlement = Settlement(settings, self._ledger, self.feed, model_sha256=self._model_sha256)
         self._server = ApiServer(settings, self._engine, self._settlement.tracker, self, self.feed)
         self._serving.attach(self._server)

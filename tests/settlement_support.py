@@ -23,6 +23,7 @@ from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settings import Settings
 from fabstir_desktop.settlement.batch_contract import BATCH_CONTRACT, signing_errands
 from fabstir_desktop.settlement.service import Settlement
+from fabstir_desktop.settlement.signing import read_signed
 from fabstir_desktop.wallet.keys import parse_private_key
 from fabstir_desktop.wallet.signer import Signer
 
@@ -136,7 +137,7 @@ class Room:
 async def open_room(settings: Settings, signer: Signer | None = None, **more: Any) -> AsyncIterator[Room]:
     """A started settlement; stopped and closed afterwards."""
     venue = Venue(settings.chain_id, settings.contract_address, settings.settlement_contract)
-    ledger = await Ledger.open(settings.ledger_path, venue)
+    ledger = await Ledger.open(settings.ledger_path, venue, reads=read_signed)
     feed = Feed()
     settlement = Settlement(settings, ledger, feed, model_sha256=lambda: MODEL, **more)
     room = Room(settings, ledger, feed, settlement)

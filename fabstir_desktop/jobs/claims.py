@@ -8,6 +8,7 @@ not in these tables.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -47,6 +48,7 @@ CLAIM_STEPS: frozenset[tuple[ClaimState, ClaimState]] = frozenset(
         (ClaimState.REOPENED, ClaimState.INCLUDED),
         (ClaimState.REOPENED, ClaimState.BOUND),
         (ClaimState.REOPENED, ClaimState.VOID),
+        (ClaimState.WRITTEN_OFF, ClaimState.VOID),  # its reverted transaction succeeded after a reorganisation
     }
 )
 """Every allowed step; anything else is a bug."""
@@ -149,6 +151,19 @@ class Attempt:
     max_fee_per_gas_wei: int
     max_priority_fee_per_gas_wei: int
     gas_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignedContent:
+    """What a signed transaction says: where it counts, and the calls that it makes (receiver, calldata), in their order."""
+
+    chain_id: int
+    nonce: int
+    calls: tuple[tuple[str, bytes], ...]
+
+
+ReadSigned = Callable[[str, bytes], SignedContent]
+"""Reads the signed bytes of a sender. Raises ValueError where they are no transaction that this application writes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from fabstir_desktop.jobs.account import JobAccount
-from fabstir_desktop.jobs.claims import Attempt, Claim, ClaimReason, ClaimState, MinedFact, Payment, Slot, SlotState
+from fabstir_desktop.jobs.claims import (
+    Attempt,
+    Claim,
+    ClaimReason,
+    ClaimState,
+    MinedFact,
+    Payment,
+    ReadSigned,
+    Slot,
+    SlotState,
+)
 from fabstir_desktop.jobs.generation import FinishReason
 from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.jobs.landed import LandedClaim
@@ -32,19 +43,20 @@ __all__ = ["Ledger", "TranscriptSegment", "read_views"]
 class Ledger:
     """One open ledger of one venue (chain, contract)."""
 
-    def __init__(self, venue: Venue, engine: LedgerEngine) -> None:
+    def __init__(self, venue: Venue, engine: LedgerEngine, reads: ReadSigned | None = None) -> None:
         self.venue = venue
         self._engine = engine
+        self._reads = reads
         self._venue_id = engine.venue_id
 
     @classmethod
-    async def open(cls, path: Path, venue: Venue, *, vfs: str | None = None) -> Ledger:
+    async def open(cls, path: Path, venue: Venue, *, vfs: str | None = None, reads: ReadSigned | None = None) -> Ledger:
         """Lock the data directory, back up and migrate if needed, check integrity, start the writer thread.
 
-        `vfs` names another file system layer of SQLite (tests put faults there). Raises LedgerLocked, LedgerTooNew,
-        LedgerDamaged, LedgerError.
+        `vfs` names another file system layer of SQLite (tests put faults there). With `reads` signed bytes are stored only
+        where they carry what is said of them. Raises LedgerLocked, LedgerTooNew, LedgerDamaged, LedgerError.
         """
-        return cls(venue, await open_engine(path, venue, vfs))
+        return cls(venue, await open_engine(path, venue, vfs), reads)
 
     async def close(self) -> None:
         """Commit what waits, truncate the WAL, release the lock. Safe to call twice."""
@@ -159,16 +171,12 @@ class Ledger:
         self, claim_ids: Sequence[int], *, sender: str, nonce: int, attempt: Attempt, kind: str = "claim"
     ) -> Slot:
         """In one transaction: the slot (OPEN), its first attempt, the bindings, each claim BOUND. Nothing is sent before."""
-        return await self._engine.write(
-            lambda db: slots.bind(
-                db, self.venue.chain_id, claim_ids, sender=sender, nonce=nonce, attempt=attempt, kind=kind
-            ),
-            durable=True,
-        )
+        bound = partial(slots.bind, sender=sender, nonce=nonce, attempt=attempt, kind=kind, reads=self._reads)
+        return await self._engine.write(lambda db: bound(db, self.venue.chain_id, claim_ids), durable=True)
 
     async def add_attempt(self, slot_id: int, attempt: Attempt) -> Slot:
         """Store a fee bump of an OPEN slot before it is sent."""
-        return await self._engine.write(lambda db: slots.add_attempt(db, slot_id, attempt), durable=True)
+        return await self._engine.write(lambda db: slots.add_attempt(db, slot_id, attempt, self._reads), durable=True)
 
     async def note_send(self, tx_hash: bytes, error: str | None) -> None:
         """Remember that the bytes were handed to an RPC, and its answer. Advice only: losing it does no harm."""

@@ -9,8 +9,9 @@ from typing import Any
 import apsw
 
 from fabstir_desktop.errors import LedgerRefused
-from fabstir_desktop.jobs.claims import BATCH, Attempt, ClaimState, MinedFact, Slot, SlotState
+from fabstir_desktop.jobs.claims import BATCH, Attempt, ClaimState, MinedFact, ReadSigned, Slot, SlotState
 from fabstir_desktop.jobs.landed import LandedClaim
+from fabstir_desktop.ledger.carried import check_carried
 from fabstir_desktop.ledger.claims import record_foreign, step_claim
 from fabstir_desktop.ledger.journal import tell
 from fabstir_desktop.ledger.nonces import USES_TWO_NONCES
@@ -33,25 +34,29 @@ def bind(
     nonce: int,
     attempt: Attempt,
     kind: str,
+    reads: ReadSigned | None = None,
 ) -> Slot:
-    """The slot, its first attempt, the bindings, each claim BOUND."""
+    """The slot, its first attempt, the bindings, each claim BOUND. Raises LedgerError where the bytes carry something else."""
     db.execute(
         "INSERT INTO slot (chain_id, sender, nonce, kind, state, created_at) VALUES (?, ?, ?, ?, 'open', ?)",
         (chain_id, sender, nonce, kind, time.time()),
     )
     slot_id = db.last_insert_rowid()
-    _insert_attempt(db, slot_id, attempt)
     for claim_id in claim_ids:
         db.execute("INSERT INTO binding (claim, slot) VALUES (?, ?)", (claim_id, slot_id))
+    check_carried(db, slot_id, attempt.raw, reads)
+    _insert_attempt(db, slot_id, attempt)
+    for claim_id in claim_ids:
         step_claim(db, claim_id, ClaimState.BOUND, "")
     _tell(db, slot_id, f"Transaction 0x{attempt.tx_hash.hex()} was signed with nonce {nonce} and stored.")
     return read_slot(db, slot_id)
 
 
-def add_attempt(db: apsw.Connection, slot_id: int, attempt: Attempt) -> Slot:
-    """One more attempt of an open slot; the same bytes again change nothing."""
+def add_attempt(db: apsw.Connection, slot_id: int, attempt: Attempt, reads: ReadSigned | None = None) -> Slot:
+    """One more attempt of an open slot; the same bytes again change nothing. Raises like `bind`."""
     known = fetch_value(db, "SELECT slot FROM attempt WHERE tx_hash = ?", (attempt.tx_hash,))
     if known != slot_id:
+        check_carried(db, slot_id, attempt.raw, reads)
         _insert_attempt(db, slot_id, attempt)
         _tell(db, slot_id, f"Transaction 0x{attempt.tx_hash.hex()} replaces the last one with a higher fee.")
     return read_slot(db, slot_id)
@@ -339,9 +344,9 @@ def free_slot(
 
 
 def _take_back(db: apsw.Connection, slot_id: int, tx_hash: bytes) -> None:
-    """Claims released by a revert that a reorganisation turned into a success: their tokens are claimed after all.
-
-    The claim itself stays void; its tokens go to a claim in the manner of a foreign one, if nothing covers them yet.
+    """Claims released by a revert that a reorganisation turned into a success: their tokens are claimed after all, also those
+    that were written off. The claim itself is void from then on; its tokens
+    go to a claim in the manner of a foreign one, if nothing covers them yet.
     """
     rows = fetch_rows(
         db,
@@ -351,7 +356,7 @@ def _take_back(db: apsw.Connection, slot_id: int, tx_hash: bytes) -> None:
         (slot_id,),
     )
     for claim_id, state, venue_id, job_id, count, is_uncovered in rows:
-        if state in (ClaimState.PLANNED, ClaimState.HELD):
+        if state in (ClaimState.PLANNED, ClaimState.HELD, ClaimState.WRITTEN_OFF):
             step_claim(db, claim_id, ClaimState.VOID, "its reverted transaction succeeded after a reorganisation")
         elif state != ClaimState.VOID or not is_uncovered:
             continue

@@ -149,6 +149,14 @@ _REFUSALS = (
         "not a step of a claim",
     ),
     _refuse(
+        "claim_written_off_stays",
+        "BEFORE UPDATE OF state ON claim",
+        f"OLD.state = '{ClaimState.WRITTEN_OFF}' AND NEW.state <> OLD.state AND NOT EXISTS "
+        "(SELECT 1 FROM binding b JOIN slot s ON s.id = b.slot WHERE b.claim = NEW.id AND b.released IS NOT NULL "
+        "AND s.state = 'included' AND s.succeeded = 1 AND b.succeeded IS NOT 0)",
+        "a claim that is written off stays so unless its transaction succeeds",
+    ),
+    _refuse(
         "claim_keeps_its_nonce",
         "BEFORE UPDATE OF state ON claim",
         f"NEW.state IN ({_UNBOUND}) AND EXISTS (SELECT 1 FROM binding b WHERE b.claim = NEW.id AND b.released IS NULL)",

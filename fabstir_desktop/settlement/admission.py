@@ -145,7 +145,11 @@ class JobGate:
             taken = min(tokens, reservation.tokens)
             reservation.tokens -= taken
             self.release(reservation.job_id, taken)
-            self._generated[reservation.job_id] = self._generated.get(reservation.job_id, 0) + tokens
+            self._generated[reservation.job_id] = (
+                self._generated.pop(reservation.job_id, 0) + tokens
+            )  # the newest is last
+            if len(self._generated) > REMEMBERED_JOBS:
+                self._generated.pop(next(iter(self._generated)))
             self._running.used(reservation.job_id, tokens)
 
     def close(self, ticket_id: int) -> None:
@@ -292,7 +296,9 @@ class JobGate:
         if known.facts is not None and known.facts.paid_tokens > 0 and (account is None or account.generated == 0):
             account = await self._take_over(known.facts)
         generated = account.generated - account.written_off if account else 0
-        generated += self._generated.get(job_id, 0) - before  # the account may be older: rather too few than too many
+        generated += max(
+            0, self._generated.get(job_id, 0) - before
+        )  # the account may be older: rather too few than too many
         reserved = self._reserved.get(job_id, 0)
         unproven = generated - account.proven if account else 0
         if unproven >= self._max_unproven_tokens:

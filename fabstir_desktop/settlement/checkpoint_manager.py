@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from weakref import WeakValueDictionary
 
 from fabstir_desktop.errors import ChainError, FabstirError, LedgerError, SignerLocked
 from fabstir_desktop.jobs.account import JobAccount
@@ -65,7 +66,7 @@ class CheckpointManager:
         self._due = DueList()
         self._afterwards: dict[int, ClaimReason] = {}
         """Jobs that are claimed again when their open claim is closed."""
-        self._locks: dict[int, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()  # who holds or awaits one keeps it
         self._rounds = BatchRounds(parts.ledger, parts.claimer, parts.outbox, self._due, self, poll_s=poll_s)
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(PARALLEL_CLAIMS)

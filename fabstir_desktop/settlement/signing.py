@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fabstir_desktop.errors import Bug, SignerLocked
-from fabstir_desktop.jobs.claims import Attempt
+from fabstir_desktop.jobs.claims import Attempt, SignedContent
+from fabstir_desktop.settlement.batching import calls_inside
 from fabstir_desktop.settlement.fees import FeeOffer
 from fabstir_desktop.wallet.signer import (
     SignedAuthorization,
@@ -11,6 +12,7 @@ from fabstir_desktop.wallet.signer import (
     UnsignedTransaction,
     read_authorizations,
     read_payload,
+    read_place,
     to_checksum_address,
 )
 
@@ -42,6 +44,16 @@ async def sign_attempt(
     if carried != (to_checksum_address(to), calldata, borrowed):
         raise Bug(f"the bytes signed for nonce {nonce} carry something else than was asked for")
     return Attempt(signed.tx_hash, signed.raw, offer.max_fee_per_gas_wei, offer.max_priority_fee_per_gas_wei, gas_limit)
+
+
+def read_signed(sender: str, raw: bytes) -> SignedContent:
+    """What signed bytes say, for the ledger to compare before it stores them. Raises ValueError."""
+    try:
+        chain_id, nonce = read_place(raw)
+        to, calldata = read_payload(raw)
+    except Exception as error:  # each library beneath has errors of its own
+        raise ValueError(f"no transaction of this application: {type(error).__name__}") from error
+    return SignedContent(chain_id, nonce, calls_inside(sender, to, calldata))
 
 
 async def sign_borrowing(signer: Signer | str, contract: str | None, nonce: int) -> tuple[SignedAuthorization, ...]:

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 INFO_EVERY_S = 1.0
 REMEMBERED_ANSWERS = 10_000
+REMEMBERED_METERS = 1_000
 
 
 def client_mark(job_id: int, address: str) -> bytes:
@@ -98,6 +99,7 @@ class TokenTracker:
             self._gate.release(job_id, allowed)
             raise
         self._gate.assign(ticket_id, job_id, allowed)
+        meter = self._meters.setdefault(job_id, meter)  # many others may have come meanwhile
         meter.session_id = session_id
         meter.sessions.add(session_id)
         log.debug("job %d: a prompt of %s is admitted for at most %d tokens", job_id, client, allowed)
@@ -191,12 +193,20 @@ class TokenTracker:
         meter = self._meters.get(job_id)
         if meter is None:
             account = await self._ledger.account(job_id)
+            self._forget_one_of_many()
             meter = self._meters.setdefault(job_id, _Meter())
             if account is not None and meter.total == 0:
                 meter.total = account.generated
                 meter.claimed = account.claimed + account.written_off + account.reserved
             meter.announce_at = meter.claimed + self._threshold_tokens
         return meter
+
+    def _forget_one_of_many(self) -> None:
+        """Of more jobs than are remembered, the one without a session that was met first: the ledger has its counts."""
+        if len(self._meters) >= REMEMBERED_METERS:
+            over = next((job_id for job_id, meter in self._meters.items() if not meter.sessions), None)
+            if over is not None:
+                del self._meters[over]
 
     def _count(self, ticket: Ticket, count: int, total: int) -> None:
         meter = self._meters.setdefault(ticket.job_id, _Meter(announce_at=self._threshold_tokens))

@@ -71,7 +71,7 @@ def make_manager(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> Check
 def _make_parts(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> ManagerParts:
     ledger, feed, board, contract = wiring.ledger, wiring.feed, wiring.board, wiring.contract
     common = (ledger, wiring.client, contract)
-    confirmations, poll_s = wiring.settings.confirmations, wiring.settings.settlement_poll_seconds
+    confirmations = wiring.settings.confirmations
     outbox = _make_outbox(wiring, signer)
     proofs = ProofStore(ledger, wiring.venue, wiring.settings.proofs_dir, tracker.answer_start)
     attribution = wiring.attribution
@@ -100,16 +100,24 @@ def _make_parts(wiring: Wiring, signer: Signer, tracker: TokenTracker) -> Manage
         delegation=DelegationKeeper(ledger, wiring.client, outbox, board, feed, switch=wiring.batching),
         history=history,
         recovery=Recovery(ledger, contract, attribution, history, board, feed, host=signer.address),
-        completer=Completer(
-            *common,
-            outbox,
-            board,
-            feed,
-            has_session=tracker.has_session,
-            forfeit=claimer.forfeit,
-            last_try=LastTry(ledger, contract, proofs, signer),
-            poll_s=poll_s,
-        ),
+        completer=_make_completer(wiring, outbox, claimer, LastTry(ledger, contract, proofs, signer), tracker),
+    )
+
+
+def _make_completer(
+    wiring: Wiring, outbox: Outbox, claimer: Claimer, last_try: LastTry, tracker: TokenTracker
+) -> Completer:
+    return Completer(
+        wiring.ledger,
+        wiring.client,
+        wiring.contract,
+        outbox,
+        wiring.board,
+        wiring.feed,
+        has_session=tracker.has_session,
+        forfeit=claimer.forfeit,
+        last_try=last_try,
+        poll_s=wiring.settings.settlement_poll_seconds,
     )
 
 

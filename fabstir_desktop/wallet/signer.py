@@ -186,6 +186,15 @@ def read_payload(raw: bytes) -> tuple[str, bytes]:
     return to_checksum_address("0x" + bytes(fields["to"]).hex()), bytes(fields["data"])
 
 
+def read_place(raw: bytes) -> tuple[int, int]:
+    """Chain id and nonce of a signed transaction of ours."""
+    from eth_account.typed_transactions.typed_transaction import TypedTransaction  # noqa: PLC0415 - slow to import
+    from hexbytes import HexBytes  # noqa: PLC0415
+
+    fields = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
+    return int(fields["chainId"]), int(fields["nonce"])
+
+
 def read_authorizations(raw: bytes) -> tuple[SignedAuthorization, ...]:
     """The authorizations of a signed transaction of ours (EIP-7702), so that a replacement carries the very same."""
     from eth_account.typed_transactions.typed_transaction import TypedTransaction  # noqa: PLC0415 - slow to import

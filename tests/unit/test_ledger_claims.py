@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import apsw
 import pytest
 from ledger_support import HOST, attempt, bytes32, count, fact, opened, payment, plan
 
@@ -159,6 +160,34 @@ async def test_a_revert_releases_the_claim_to_its_outcome(tmp_path: Path, outcom
         assert await ledger.slot_of_claim(claim.claim_id) is None
         view = (await ledger.transaction_views())[0]
         assert (view.state, view.error, view.claims[0].end) == ("reverted", "the job has ended", 100)
+
+
+async def test_what_was_written_off_counts_as_paid_when_its_transaction_succeeds_after_a_reorganisation(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ledger.db"
+    async with opened(path) as ledger:
+        await count(ledger, 1, 100)
+        claim, slot = await bound(ledger, 1, 0, 100)
+        sent = slot.attempts[0]
+        await ledger.mark_included(slot.slot_id, fact(sent, 5, succeeded=False))
+        await ledger.void_reverted(slot.slot_id, note="the job has ended", outcome=ClaimState.WRITTEN_OFF)
+        with pytest.raises(LedgerRefused):
+            await ledger.move_claim(claim.claim_id, ClaimState.VOID, "")
+        connection = apsw.Connection(str(path))
+        with pytest.raises(apsw.ConstraintError, match="written off"):
+            connection.execute("UPDATE claim SET state = 'void' WHERE id = ?", (claim.claim_id,))
+        connection.close()
+        await count(ledger, 1, 70)
+        await ledger.mark_reorged(slot.slot_id)
+        account = await account_of(ledger, 1)
+        assert (account.written_off, account.claimed) == (100, 0), "nothing has succeeded yet"
+        for _twice in range(2):
+            await ledger.mark_included(slot.slot_id, fact(sent, 6, fork=1))
+        account = await account_of(ledger, 1)
+        assert (account.written_off, account.proven, account.next_start, account.claimable) == (0, 100, 100, 70)
+        await ledger.mark_final(slot.slot_id)
+        assert (await ledger.job_view(1)).unclaimed == 70  # type: ignore[union-attr]
 
 
 async def test_the_range_of_a_void_claim_is_claimed_again_first(tmp_path: Path) -> None:
