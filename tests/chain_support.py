@@ -273,7 +273,12 @@ async def build_world(
 ) -> World:
     """Deploy a ProofSystem of its own on a chain."""
     demo = await deploy_demo(
-        chain.rpc_url, bank_key=chain.bank_key, jobs=jobs, tokens=tokens, price_per_token_wei=price_per_token_wei
+        chain.rpc_url,
+        bank_key=chain.bank_key,
+        host_key=canary_key(),
+        jobs=jobs,
+        tokens=tokens,
+        price_per_token_wei=price_per_token_wei,
     )
     return World(chain, demo, client)
 

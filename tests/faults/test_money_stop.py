@@ -13,6 +13,7 @@ from aiohttp import web
 from engine_support import small_model_path
 from product_support import SCALE, ask, brief_request, running
 from rpc_switch import RpcSwitch
+from secrets_support import canary_key
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -60,7 +61,7 @@ async def test_a_stop_with_a_node_that_never_answers_takes_five_seconds_and_lose
     tmp_path: Path, signs_before: bool
 ) -> None:
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
-        world = await deploy_demo(chain)
+        world = await deploy_demo(chain, host_key=canary_key())
         async with BlackHole(world.rpc_url) as rpc:
             environment = {
                 "RPC_URL": rpc.url,

@@ -13,6 +13,7 @@ from typing import Any
 from engine_support import small_model_path
 from limits import scaled
 from product_support import Answer, Product, ask_once, brief_request, running, tokens_of
+from secrets_support import canary_key
 from websockets.asyncio.client import ClientConnection, connect
 
 from fabstir_desktop.devnet import EmbeddedChain
@@ -84,7 +85,7 @@ def settings_of(world: DemoWorld) -> dict[str, str]:
 
 async def test_however_an_answer_ends_frames_and_ledger_tell_the_same_number(tmp_path: Path) -> None:
     async with EmbeddedChain.start(block_time_s=0.2) as chain:
-        world = await deploy_demo(chain, jobs=2, tokens=10**6)
+        world = await deploy_demo(chain, host_key=canary_key(), jobs=2, tokens=10**6)
         job_id, other_id = world.job_ids
         async with running(tmp_path / "data", settings_of(world)) as product:
             answers = await end_in_every_way(product, job_id)

@@ -14,6 +14,7 @@ from engine_support import small_model_path
 from limits import scaled
 from product_support import Product, ask, brief_request, get_json, running
 from rpc_switch import RpcSwitch
+from secrets_support import canary_key
 from websockets.asyncio.client import connect
 
 from fabstir_desktop.devnet import EmbeddedChain
@@ -26,7 +27,7 @@ PROMPT = "Tell a story of a lighthouse keeper and an old radio, and never stop."
 @pytest.fixture
 async def world() -> AsyncIterator[DemoWorld]:
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
-        yield await deploy_demo(chain)
+        yield await deploy_demo(chain, host_key=canary_key())
 
 
 def environment(world: DemoWorld, **more: str) -> dict[str, str]:

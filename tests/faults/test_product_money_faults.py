@@ -79,7 +79,7 @@ async def all_paid(product: Product, world: DemoWorld, job_id: int, served: int)
 
 
 async def test_an_rpc_that_goes_away_delays_payment_and_nothing_else(chain: EmbeddedChain, tmp_path: Path) -> None:
-    world = await deploy_demo(chain)
+    world = await deploy_demo(chain, host_key=canary_key())
     async with (
         RpcSwitch(world.rpc_url) as rpc,
         running(tmp_path / "data", environment(world, RPC_URL=rpc.url)) as product,
@@ -101,7 +101,7 @@ async def test_an_rpc_that_goes_away_delays_payment_and_nothing_else(chain: Embe
 
 
 async def test_a_wrong_chain_id_locks_signing_until_it_is_right(chain: EmbeddedChain, tmp_path: Path) -> None:
-    world = await deploy_demo(chain)
+    world = await deploy_demo(chain, host_key=canary_key())
     async with (
         RpcSwitch(world.rpc_url) as rpc,
         running(tmp_path / "data", environment(world, RPC_URL=rpc.url)) as product,
@@ -123,7 +123,7 @@ async def test_a_wrong_chain_id_locks_signing_until_it_is_right(chain: EmbeddedC
 async def test_a_contract_that_is_not_there_is_said_and_claimed_from_once_it_is(
     chain: EmbeddedChain, tmp_path: Path
 ) -> None:
-    world = await deploy_demo(chain)
+    world = await deploy_demo(chain, host_key=canary_key())
     async with ChainClient(world.rpc_url) as client:
         bank = Sender(client, chain.bank_key)
         nonce = await client.number("eth_getTransactionCount", bank.address, "pending")
@@ -146,7 +146,7 @@ def _at(world: DemoWorld, contract: str) -> DemoWorld:
 
 
 async def test_without_gas_money_claims_wait_and_follow_when_it_arrives(chain: EmbeddedChain, tmp_path: Path) -> None:
-    world = await deploy_demo(chain)
+    world = await deploy_demo(chain, host_key=canary_key())
     poor_key = canary_key()
     async with ChainClient(world.rpc_url) as client:
         poor = Sender(client, poor_key)
@@ -165,7 +165,7 @@ async def test_without_gas_money_claims_wait_and_follow_when_it_arrives(chain: E
 async def test_a_key_that_is_not_the_jobs_host_is_said_and_signs_nothing_until_the_right_one_is_there(
     chain: EmbeddedChain, tmp_path: Path
 ) -> None:
-    world = await deploy_demo(chain)
+    world = await deploy_demo(chain, host_key=canary_key())
     wrong_key = canary_key()
     settings = environment(world, HOST_PRIVATE_KEY="", PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring")
     async with (
@@ -194,7 +194,7 @@ async def set_key(product: Product, key: str, *options: str) -> None:
 
 
 async def test_doctor_finds_nothing_wrong_where_nothing_is(chain: EmbeddedChain, tmp_path: Path) -> None:
-    world = await deploy_demo(chain)
+    world = await deploy_demo(chain, host_key=canary_key())
     product = Product(tmp_path / "data", environment(world))
     code, text = await product.command("doctor")
     assert code == 0, text

@@ -16,6 +16,7 @@ from engine_support import small_model_path
 from limits import scaled
 from product_support import ask as ask_product
 from product_support import brief_request, get_json, running
+from secrets_support import canary_key
 from server_process_support import ServerProcess, server_process
 from server_support import ask, http_get, inference, until
 
@@ -104,7 +105,7 @@ async def answers(port: int) -> bool:
 async def test_4_out_of_files_the_products_ledger_is_still_written(tmp_path: Path) -> None:
     """A client that is inside is answered and counted while others hold every descriptor that is left."""
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
-        world = await deploy_demo(chain)
+        world = await deploy_demo(chain, host_key=canary_key())
         environment = {
             "RPC_URL": world.rpc_url,
             "CHAIN_ID": str(world.chain_id),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from chain_support import wait_until
 from product_support import Product, running
+from secrets_support import canary_key
 
 from fabstir_desktop.__main__ import main
 from fabstir_desktop.devnet import EmbeddedChain
@@ -19,7 +20,7 @@ from fabstir_desktop.settlement.batch_contract import BATCH_CONTRACT, OWN_DELEGA
 
 async def test_the_running_app_is_switched_on_and_off_and_the_account_with_it(tmp_path: Path) -> None:
     async with EmbeddedChain.start(block_time_s=0.3) as chain, ChainClient(chain.rpc_url) as client:
-        world = await deploy_demo(chain)
+        world = await deploy_demo(chain, host_key=canary_key())
         settings = {
             "RPC_URL": world.rpc_url,
             "CHAIN_ID": str(world.chain_id),

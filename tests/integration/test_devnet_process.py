@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 from chain_support import wait_until
+from secrets_support import canary_key
 
 from fabstir_desktop.devnet import EmbeddedChain, EmbeddedChainError
 from fabstir_desktop.devnet.demo import deploy_demo
@@ -73,7 +74,7 @@ async def test_the_child_gets_neither_the_hosts_key_nor_any_other(monkeypatch: p
     secret = "0x" + "5ec2e7" * 10 + "0001"
     monkeypatch.setenv("HOST_PRIVATE_KEY", secret)
     async with EmbeddedChain.start() as chain:
-        world = await deploy_demo(chain)
+        world = await deploy_demo(chain, host_key=canary_key())
         child = psutil.Process(chain.pid)
         seen = " ".join(child.cmdline()) + str(child.environ())
         for key in (secret, chain.bank_key, world.host_key, world.client_key):

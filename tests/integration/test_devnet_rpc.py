@@ -10,6 +10,7 @@ import pytest
 from chain_support import World, make_proof, wait_until
 from eth_account import Account
 from eth_utils.address import to_checksum_address
+from secrets_support import canary_key
 
 from fabstir_desktop.devnet.answers import RpcFault
 from fabstir_desktop.devnet.artifacts import load_artifact
@@ -358,7 +359,7 @@ async def test_blocks_come_by_themselves_where_a_block_time_is_set(start_embedde
             return await client.number("eth_blockNumber") >= 5
 
         await wait_until(has_grown)
-        world = await deploy_demo(chain, jobs=3, tokens=500)
+        world = await deploy_demo(chain, host_key=canary_key(), jobs=3, tokens=500)
         assert world.chain_id == 84532
         assert len(set(world.job_ids)) == 3
         covered = [

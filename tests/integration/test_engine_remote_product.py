@@ -11,6 +11,7 @@ import pytest
 from engine_support import small_model_path
 from llama_server_support import llama_server
 from product_support import ask, brief_request, get_json, running, tokens_of
+from secrets_support import canary_key
 from websockets.asyncio.client import connect
 
 from fabstir_desktop.devnet import EmbeddedChain
@@ -23,7 +24,7 @@ LONG = "Write a very long and detailed story about a lighthouse keeper, a storm 
 @pytest.fixture
 async def world() -> AsyncIterator[DemoWorld]:
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
-        yield await deploy_demo(chain, jobs=2)
+        yield await deploy_demo(chain, host_key=canary_key(), jobs=2)
 
 
 @pytest.fixture(scope="module")

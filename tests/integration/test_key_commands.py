@@ -20,7 +20,7 @@ async def test_without_a_keyring_the_key_lives_in_an_encrypted_file_and_the_runn
     tmp_path: Path,
 ) -> None:
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
-        world = await deploy_demo(chain)
+        world = await deploy_demo(chain, host_key=canary_key())
         settings = {
             "RPC_URL": world.rpc_url,
             "CHAIN_ID": str(world.chain_id),

@@ -12,6 +12,7 @@ import pytest
 from chain_support import Anvil
 from engine_support import small_model_path
 from product_support import Answer, Product, ask, ask_once, brief_request, get_json, running, tokens_of
+from secrets_support import canary_key
 from websockets.asyncio.client import connect
 
 from fabstir_desktop.devnet import EmbeddedChain
@@ -27,7 +28,7 @@ LONG_PROMPT = (
 @pytest.fixture
 async def world() -> AsyncIterator[DemoWorld]:
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
-        yield await deploy_demo(chain, jobs=3)
+        yield await deploy_demo(chain, host_key=canary_key(), jobs=3)
 
 
 @pytest.fixture(params=["embedded", "anvil"])
@@ -37,10 +38,10 @@ async def either_world(
     """The same on a chain of each kind."""
     if request.param == "anvil":
         anvil = await start_anvil(block_time_s=0.3)
-        yield await deploy_demo(anvil.rpc_url, bank_key=anvil.bank_key, jobs=3)
+        yield await deploy_demo(anvil.rpc_url, host_key=canary_key(), bank_key=anvil.bank_key, jobs=3)
         return
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
-        yield await deploy_demo(chain, jobs=3)
+        yield await deploy_demo(chain, host_key=canary_key(), jobs=3)
 
 
 def environment(world: DemoWorld, **more: str) -> dict[str, str]:

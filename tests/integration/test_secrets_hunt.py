@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -84,3 +85,41 @@ def test_every_spelling_is_found_and_what_is_no_secret_is_not() -> None:
     assert marks_in(PROMPT.encode("utf-16-le"))
     assert marks_in(b"http://127.0.0.1:8545 0x" + b"12" * 32) == []
     assert with_canary("http://a:1, http://b/?x=1") == f"http://a:1/?{RPC_QUERY},http://b/?x=1"
+
+
+def calls(name: str) -> Iterator[tuple[Path, ast.Call]]:
+    """Where tests call this function."""
+    for path in sorted(TESTS.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
+                yield path, node
+
+
+def test_every_host_that_tests_make_up_has_a_key_that_is_looked_for() -> None:
+    made = [(path, call) for path, call in calls("deploy_demo") if "benchmarks" not in path.parts]
+    without = {
+        f"{path.relative_to(TESTS)}:{call.lineno}"
+        for path, call in made
+        if "host_key" not in {keyword.arg for keyword in call.keywords}
+    }
+    assert without == set()
+    assert {path.parent.name for path, _ in made} >= {"integration", "faults", "ui"}
+
+
+@pytest.mark.parametrize("suite", ["integration", "faults", "ui"])
+def test_each_suite_plants_a_key_a_prompt_and_an_rpc_url(suite: str) -> None:
+    """`Product`, `Desk` and the requests of both plant them, whatever the test: each suite runs the product through one."""
+    sources = [path.read_text(encoding="utf-8") for path in (TESTS / suite).glob("*.py")]
+    for plants in (
+        ("canary_key(", "host_key"),
+        ("brief_request(", "inference("),
+        ("Product(", "running(", "Desk("),
+    ):
+        assert any(plant in source for source in sources for plant in plants), plants
+    for module, plant in (
+        ("product_support.py", "with_canary("),
+        ("product_support.py", "planted("),
+        ("server_support.py", "prompt: str = PROMPT"),
+        ("ui/desk.py", "with_canary("),
+    ):
+        assert plant in (TESTS / module).read_text(encoding="utf-8")

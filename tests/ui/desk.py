@@ -17,6 +17,7 @@ from pathlib import Path
 
 from limits import SCALE
 from screen_reading import line_centres
+from secrets_support import with_canary
 
 from fabstir_desktop.jobs.problems import Severity
 
@@ -60,7 +61,7 @@ class Desk:
             "XDG_CONFIG_HOME": str(folder / "config"),
             "APPEARANCE": scheme,
             "SESSION_GRACE_SECONDS": "120",
-            **(settings or {}),
+            **{name: with_canary(text) if name == "RPC_URL" else text for name, text in (settings or {}).items()},
         }
         self.processes: list[subprocess.Popen[bytes]] = []
         self.log = folder / "app.log"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from limits import SCALE
+from secrets_support import with_canary
 
 START_LIMIT_S = 60
 STOP_LIMIT_S = 5.5
@@ -25,7 +26,7 @@ def _environment(data_dir: Path) -> dict[str, str]:
         **kept,
         "QT_QPA_PLATFORM": "offscreen",
         "FABSTIR_DATA_DIR": str(data_dir),
-        "RPC_URL": "http://127.0.0.1:9",
+        "RPC_URL": with_canary("http://127.0.0.1:9"),
         "API_PORT": "0",
         "XDG_CONFIG_HOME": str(data_dir / "config"),
     }

@@ -18,6 +18,7 @@ from desk import Desk
 from engine_support import small_model_path
 from limits import SCALE
 from product_support import ask, brief_request
+from secrets_support import canary_key
 from websockets.asyncio.client import connect
 
 from fabstir_desktop.devnet import EmbeddedChain
@@ -36,7 +37,7 @@ PROMPT = "Tell me a long story about a lighthouse keeper and an old radio."
 @pytest.fixture
 async def world() -> AsyncIterator[DemoWorld]:
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
-        yield await deploy_demo(chain)
+        yield await deploy_demo(chain, host_key=canary_key())
 
 
 @pytest.fixture
