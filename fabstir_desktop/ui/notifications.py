@@ -18,6 +18,7 @@ from fabstir_desktop.jobs.views import EarningsView
 from fabstir_desktop.settings import Settings
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.bridge import Bridge
+from fabstir_desktop.ui.say import say
 
 QUIET_S = 10.0
 PAYMENTS_EVERY_S = 600.0
@@ -78,7 +79,7 @@ class Notifier(QObject):
             key, kind = (problem.code, problem.subject), kinds.get(problem.severity)
             if kind is not None and key not in self._told:
                 self._told.add(key)
-                self._tell(kind, problem.message, problem.page, problem.subject)
+                self._tell(kind, say(problem.message), problem.page, problem.subject)
 
     def take_status(self, status: NodeStatus) -> None:
         """Tell of pauses that nobody asked for by hand, and of their end."""
@@ -86,7 +87,7 @@ class Notifier(QObject):
         is_paused = status.state is ServingState.PAUSED
         by_itself = is_paused and node is not None and bool(node.pause_reason)
         if by_itself and not self._paused_by_itself:
-            self._tell(Kind.PAUSE, status.sentence)
+            self._tell(Kind.PAUSE, say(status.sentence))
         elif self._paused_by_itself and status.state is ServingState.SERVING:
             self._tell(Kind.PAUSE, self.tr("Serving again"))
         self._paused_by_itself = by_itself

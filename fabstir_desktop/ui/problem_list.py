@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QFrame, QLabel, QPushButton, QScrollArea, QSizePol
 
 from fabstir_desktop.jobs.problems import Problem, Severity
 from fabstir_desktop.jobs.states import state_of
+from fabstir_desktop.ui.say import say
 from fabstir_desktop.ui.widgets.basics import button, column, hold_width, icon_button, label, row, set_text, set_tone
 from fabstir_desktop.ui.widgets.lamp import Lamp
 from fabstir_desktop.ui.words import action_word, severity_tone, severity_word, state_title
@@ -57,7 +58,7 @@ class _Member(QWidget):
         set_text(self.message, _message(problem))
         _show_action(self.action_button, problem, problem.subject or problem.code)
         self.dismiss_button.setVisible(state_of(problem).is_dismissible)
-        self.dismiss_button.setAccessibleName(self.tr("Put away: {message}").format(message=problem.message))
+        self.dismiss_button.setAccessibleName(self.tr("Put away: {message}").format(message=say(problem.message)))
 
 
 class ProblemRow(QFrame):
@@ -105,7 +106,7 @@ class ProblemRow(QFrame):
         set_text(self.word, word)
         text = _message(first) if is_one else f"{state_title(state_of(first))} ({len(group)})"
         set_text(self.message, text)
-        advice = first.advice if is_one else "" if is_open else _message(first)
+        advice = say(first.advice) if is_one else "" if is_open else _message(first)
         set_text(self.advice, advice)
         self.advice.setVisible(bool(advice))
         self.setAccessibleName(f"{word}: {text}")
@@ -253,7 +254,8 @@ def _height_at(shown: QWidget, width: int) -> int:
 
 def _message(problem: Problem) -> str:
     is_named = not problem.subject or problem.subject in problem.message
-    return problem.message if is_named else f"{problem.message} ({problem.subject})"
+    message = say(problem.message)
+    return message if is_named else f"{message} ({problem.subject})"
 
 
 def _show_action(control: QPushButton, problem: Problem, about: str) -> None:

@@ -12,6 +12,7 @@ from fabstir_desktop.jobs.generation import EngineState
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.status import ChainState, NodeStatus, ServingState, WalletState
 from fabstir_desktop.ui import format as fmt
+from fabstir_desktop.ui.say import say
 from fabstir_desktop.ui.widgets.basics import ElidedLabel, badge, button, label, row, set_text, tinted
 from fabstir_desktop.ui.widgets.lamp import Lamp
 from fabstir_desktop.ui.words import Tone, chain_word, serving_word, shape_tone, tray_shape, wallet_word
@@ -55,7 +56,7 @@ class StatusStrip(QFrame):
         word = serving_word(status)
         set_text(self.word, word)
         self.lamp.show_tone(shape_tone(tray_shape(status, problems)), word)
-        self.sentence.show_text(status.sentence if status else self.tr("The host is starting."))
+        self.sentence.show_text(say(status.sentence) if status else self.tr("The host is starting."))
         self.demo_badge.setVisible(status is not None and status.demo)
         self._show_exposure(status)
         self._show_chain(status)
@@ -75,7 +76,7 @@ class StatusStrip(QFrame):
 
     def _show_exposure(self, status: NodeStatus | None) -> None:
         """What others can reach stands here for as long as they can."""
-        sentences = status.server.exposure if status else ()
+        sentences = tuple(say(sentence) for sentence in status.server.exposure) if status else ()
         self.public_badge.setVisible(bool(sentences))
         self.public_badge.setToolTip("\n".join(sentences))
         self.public_badge.setAccessibleDescription(" ".join(sentences))
@@ -198,7 +199,7 @@ class Footer(QFrame):
 
     def _server(self, status: NodeStatus) -> tuple[Tone, str]:
         if status.server.url is None:
-            return Tone.ERROR, status.server.detail or self.tr("Not listening")
+            return Tone.ERROR, say(status.server.detail) or self.tr("Not listening")
         return Tone.OK, self.tr("{url} · {connections} connected").format(
             url=status.server.url, connections=status.server.connections
         )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from PySide6.QtCore import QCoreApplication, QLibraryInfo, QLocale, QTranslator
 
 from fabstir_desktop.ui.resources import resource_dir
+from fabstir_desktop.ui.say import forget
 
 
 def install_translations(app: QCoreApplication, locale: QLocale | None = None) -> list[QTranslator]:
     """Install ours, and Qt's own for its dialogs. Keep what is returned: Qt does not."""
+    forget()
     chosen = locale or QLocale()
     installed = []
     places = (

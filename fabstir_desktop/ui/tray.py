@@ -25,6 +25,7 @@ from fabstir_desktop.ui import icons
 from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.panel import PanelWatch
 from fabstir_desktop.ui.reasons import claim_refusal, ready_to_claim, submit_all_refusal
+from fabstir_desktop.ui.say import say
 from fabstir_desktop.ui.strip import pause_choices
 from fabstir_desktop.ui.words import TrayShape, serving_word, severity_word, tray_shape
 
@@ -210,7 +211,7 @@ class Tray(QObject):
         worst = next((problem for problem in problems if problem.severity > Severity.INFORMATION), None)
         if worst is None:
             return Line("", is_visible=False)
-        text = worst.message
+        text = say(worst.message)
         if len(text) > _LINE_CHARACTERS:  # a menu is as wide as its longest line
             text = text[:_LINE_CHARACTERS].rsplit(" ", 1)[0] + "…"
         return Line(f"{severity_word(worst.severity)} {worst.code}: {text}")

@@ -9,6 +9,7 @@ from PySide6.QtCore import QCoreApplication
 from fabstir_desktop.jobs.problems import Problem, Severity
 from fabstir_desktop.jobs.states import State
 from fabstir_desktop.jobs.status import ChainState, NodeStatus, ServingState, WalletState
+from fabstir_desktop.ui.say import say
 
 translate = QCoreApplication.translate
 
@@ -190,12 +191,12 @@ def severity_word(severity: Severity) -> str:
 
 def state_title(state: State) -> str:
     """What several problems of one code are called together."""
-    return translate("states", state.title)
+    return say(state.title)
 
 
 def action_word(action: str) -> str:
     """What the button of a problem says."""
-    return translate("states", action) if action else ""
+    return say(action)
 
 
 def severity_tone(severity: Severity) -> Tone:

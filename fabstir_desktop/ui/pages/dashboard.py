@@ -16,6 +16,7 @@ from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.dialogs.files import save_text
 from fabstir_desktop.ui.pages.page import Page
 from fabstir_desktop.ui.reasons import submit_all_refusal
+from fabstir_desktop.ui.say import say
 from fabstir_desktop.ui.widgets.basics import Card, ElidedLabel, button, label, row, set_text, set_tone
 from fabstir_desktop.ui.widgets.earnings_plot import EarningsPlot
 from fabstir_desktop.ui.widgets.flow import flow, tiles
@@ -129,12 +130,14 @@ class DashboardPage(Page):
             return serving_word(None), self.tr("The host is starting.")
         stopping = next((problem for problem in self.bridge.problems if problem.severity is Severity.ERROR), None)
         if stopping is not None:
-            return self.tr("No"), stopping.message
+            return self.tr("No"), say(stopping.message)
         if status.server.active_requests:
             return self._busy(status)
         if status.engine.state is EngineState.LOADING:
-            return self.tr("Soon"), status.sentence
-        return (self.tr("Ready") if status.state is ServingState.SERVING else serving_word(status)), status.sentence
+            return self.tr("Soon"), say(status.sentence)
+        return (self.tr("Ready") if status.state is ServingState.SERVING else serving_word(status)), say(
+            status.sentence
+        )
 
     def _busy(self, status: NodeStatus) -> tuple[str, str]:
         running = status.server.active_requests
@@ -160,7 +163,7 @@ class DashboardPage(Page):
         else:
             worst: Problem = problems[0]
             count = self.tr("%n problem(s)", "", len(problems))
-            self.todo.show_answer(severity_tone(worst.severity), count, worst.action or worst.message)
+            self.todo.show_answer(severity_tone(worst.severity), count, say(worst.action or worst.message))
 
     def _show_earnings(self, earnings: EarningsView | None) -> None:
         status = self.bridge.status

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from PySide6.QtCore import QCoreApplication, Signal
 from PySide6.QtWidgets import QCheckBox, QComboBox, QFrame, QGridLayout, QLineEdit, QWidget
 
+from fabstir_desktop.ui.say import say
 from fabstir_desktop.ui.widgets.basics import icon_button, label, row, set_text
 from fabstir_desktop.ui.words import Tone
 
@@ -29,10 +30,11 @@ class SettingRow(QFrame):
         self._value: Any = None
         self.editor, self._read, self._write = self._make_editor()
         self.editor.setAccessibleName(title)
-        self.editor.setAccessibleDescription(field.description or "")
+        description = say(field.description or "")
+        self.editor.setAccessibleDescription(description)
         self.title = label(title, "title")
         self.title.setBuddy(self.editor)
-        self.description = label(field.description or "", "muted", wrap=True)
+        self.description = label(description, "muted", wrap=True)
         self.facts = label("", "muted", wrap=True)
         self.lock = label("", wrap=True)
         self.lock.setProperty("tone", Tone.BUSY.value)
@@ -64,7 +66,7 @@ class SettingRow(QFrame):
         """Show the value in use."""
         self._value = value
         self._write(value)
-        effect = (self._field.json_schema_extra or {}).get("effect", "")  # type: ignore[union-attr]
+        effect = say(str((self._field.json_schema_extra or {}).get("effect", "")))  # type: ignore[union-attr]
         default = _as_text(self._field.get_default(call_default_factory=True)) or self.tr("automatic")
         set_text(
             self.facts,

@@ -16,6 +16,7 @@ from fabstir_desktop.ui.dialogs.prompts import Question
 from fabstir_desktop.ui.pages.login_row import LoginRow
 from fabstir_desktop.ui.pages.page import Page
 from fabstir_desktop.ui.pages.setting_row import SettingRow
+from fabstir_desktop.ui.say import say
 from fabstir_desktop.ui.setting_titles import setting_title
 from fabstir_desktop.ui.widgets.basics import Card, button, label, reveal, row, rule
 
@@ -194,7 +195,7 @@ class SettingsPage(Page):
             self.tr("From the next start on:"),
             [("cancel", self.tr("Keep it as it is")), ("open", self.tr("Let others reach it"))],
             answered,
-            detail="\n".join(f"• {sentence}" for sentence in opened),
+            detail="\n".join(f"• {say(sentence)}" for sentence in opened),
             otherwise="cancel",
         )
         self.question.open()

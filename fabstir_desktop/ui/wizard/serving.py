@@ -14,6 +14,7 @@ from fabstir_desktop.jobs.status import NodeStatus, ServerStatus
 from fabstir_desktop.ui import format as fmt
 from fabstir_desktop.ui.bridge import Bridge
 from fabstir_desktop.ui.dialogs.files import choose_file
+from fabstir_desktop.ui.say import say
 from fabstir_desktop.ui.widgets.basics import button, row
 from fabstir_desktop.ui.wizard.step import Fact, Step
 from fabstir_desktop.ui.words import Tone
@@ -123,7 +124,7 @@ class ReachStep(Step):
         if server.url is not None:
             facts.append((Tone.OK, self.tr("Listening on {url}").format(url=server.url)))
         if server.exposure:
-            facts.extend((Tone.WARNING, sentence) for sentence in server.exposure)
+            facts.extend((Tone.WARNING, say(sentence)) for sentence in server.exposure)
         else:
             facts.append((Tone.QUIET, self.tr("Only this computer can connect: no customer can reach you yet.")))
         self.show_facts([*facts, *self._checked])
