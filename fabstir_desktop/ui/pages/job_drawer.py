@@ -97,6 +97,7 @@ class JobDrawer(QFrame):
         self.claims.transactionRequested.connect(self.transactionRequested)
         tabs = QTabWidget()
         tabs.setDocumentMode(True)
+        tabs.setAccessibleName(self.tr("What happened to this job, and its claims"))
         tabs.addTab(self.timeline, self.tr("What happened"))
         tabs.addTab(self.claims, self.tr("Claims"))
         return tabs

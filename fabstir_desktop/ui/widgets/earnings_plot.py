@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtGui import QBrush, QKeyEvent
+from PySide6.QtGui import QBrush, QKeyEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -55,7 +55,7 @@ class EarningsPlot(QWidget):
         self._stack.addWidget(self._place)
         self._stack.addWidget(self._make_table())
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setContentsMargins(4, 4, 4, 4)
         layout.addWidget(self._stack, 1)
         below = row(self.reading, self.legend, spacing=24)
         below.setStretch(0, 1)
@@ -190,6 +190,15 @@ class EarningsPlot(QWidget):
                 pen = pyqtgraph.mkPen(None)
                 self._plot.addItem(pyqtgraph.LinearRegionItem(values=edges, brush=brush, pen=pen, movable=False))
                 start = None
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Show that the arrow keys are heard."""
+        super().paintEvent(event)
+        if self.hasFocus():
+            painter = QPainter(self)
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            painter.setPen(QPen(colours().accent, 2))
+            painter.drawRoundedRect(self.rect().adjusted(1, 1, -1, -1), 6, 6)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,9 @@ class Wizard(QDialog):
         self._make_steps(bridge)
         self._stack = QStackedWidget()
         for step in self.steps:
-            self._stack.addWidget(scroll_page(step))
+            area = scroll_page(step)
+            area.setAccessibleName(step.title)
+            self._stack.addWidget(area)
             step.pageRequested.connect(self._leave_for)
             step.settingStored.connect(self.settingStored)
         self.progress = label("", "muted")
