@@ -37,6 +37,7 @@ from fabstir_desktop.jobs.status import (
     WalletState,
     WalletStatus,
 )
+from fabstir_desktop.jobs.views import EarningsView
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.ledger_reads import LedgerReads, running
 from fabstir_desktop.server.api_server import ApiServer
@@ -168,6 +169,10 @@ class HostNode(LedgerReads):
             data_dir=str(self.settings.data_dir),
             demo=self.demo,
         )
+
+    async def earnings(self) -> EarningsView:
+        """The ladder, with what was taken out of a contract that keeps a balance."""
+        return running(self._settlement).with_withdrawals(await super().earnings())
 
     @property
     def serving_state(self) -> ServingState:

@@ -22,6 +22,8 @@ def print_status(status: Mapping[str, Any]) -> None:
         )
         left = chain["checkpoints_left"]
         print(f"gas:    {'unknown' if left is None else f'about {left} checkpoints left'}")
+        if chain.get("withdrawable"):
+            print(f"kept:   {', '.join(map(_amount, chain['withdrawable']))}, to be withdrawn from the contract")
         print(
             f"server: {server['url'] or _DASH}, {server['connections']} connections, {server['active_requests']} running"
         )
@@ -29,6 +31,14 @@ def print_status(status: Mapping[str, Any]) -> None:
         print(f"tokens: {', '.join(f'{name} {count}' for name, count in status['tokens'].items())} (from the ledger)")
     for problem in status["problems"]:
         print(f"{problem['code']}: {problem['message']} {problem['action']}".rstrip())
+
+
+def _amount(one: Mapping[str, Any]) -> str:
+    """Exactly; of a token whose decimals are not known here, in its smallest unit."""
+    amount = int(one["amount"])
+    if one["token"] != "ETH":  # noqa: S105 - money, no secret
+        return f"{amount} of the smallest unit of {one['token']}"
+    return f"{amount // 10**18}.{amount % 10**18:018d}".rstrip("0").rstrip(".") + " ETH"
 
 
 def print_jobs(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from fabstir_desktop.jobs.generation import EngineStatus
 from fabstir_desktop.jobs.problems import Problem
+from fabstir_desktop.jobs.views import TokenAmount
 
 
 class ServingState(StrEnum):
@@ -103,6 +104,8 @@ class ChainStatus:
     """True with a usable key: checkpoints are submitted; False: they are counted and logged."""
     open_claims: int = 0
     as_of: float | None = None
+    withdrawable: tuple[TokenAmount, ...] | None = None
+    """What the contract keeps for the host until it is taken out; None: not read, or it pays at once."""
 
 
 @dataclass(frozen=True, slots=True)

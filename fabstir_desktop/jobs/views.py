@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,20 @@ class EarningsView:
     to the wallet has nothing to withdraw."""
     withdrawn_as_of: float | None = None
     """When that was read from the chain, in seconds since the epoch."""
+    withdrawable: tuple[TokenAmount, ...] | None = None
+    """What such a contract keeps for the host now; None: not read."""
+
+
+def with_kept(view: EarningsView, kept: tuple[TokenAmount, ...] | None, as_of: float | None) -> EarningsView:
+    """The ladder with what the contract keeps: what it has credited and does not keep any more was taken out.
+
+    It may keep more than is known here to be credited: then nothing of that token is taken for withdrawn.
+    """
+    if kept is None:
+        return view
+    kept_of = {one.token: one.amount for one in kept}
+    there = [TokenAmount(one.token, min(one.amount, kept_of.get(one.token, 0))) for one in view.earned]
+    return replace(view, withdrawn=without(view.earned, there), withdrawn_as_of=as_of, withdrawable=kept)
 
 
 @dataclass(frozen=True, slots=True)

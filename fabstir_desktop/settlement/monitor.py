@@ -69,6 +69,7 @@ class ChainMonitor:
         backlog: Callable[[], Backlog],
         on_ready: Callable[[], None],
         look_at_register: Callable[[str], Awaitable[None]] | None = None,
+        look_at_earnings: Callable[[str | None], Awaitable[None]] | None = None,
     ) -> None:
         self._client = client
         self._contract = contract
@@ -80,6 +81,7 @@ class ChainMonitor:
         self._backlog = backlog
         self._on_ready = on_ready
         self._look_at_register = look_at_register
+        self._look_at_earnings = look_at_earnings
         self._signer: Signer | None = None
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -206,6 +208,8 @@ class ChainMonitor:
         market = await self._client.fee_market(head)
         signer = self._signer
         balance = await self._client.balance_wei(signer.address) if signer is not None else None
+        if self._look_at_earnings is not None:
+            await self._look_at_earnings(signer.address if signer is not None else None)
         cost = await self._checkpoint_cost_wei(market)
         left = balance // cost if balance is not None and cost > 0 else None
         now = time.time()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from fabstir_desktop.feed import Feed
@@ -16,6 +17,7 @@ from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.jobs.inspections import ChainTransaction
 from fabstir_desktop.jobs.policy import due_threshold
 from fabstir_desktop.jobs.status import BatchingStatus, ChainStatus, CheckpointOutcome
+from fabstir_desktop.jobs.views import EarningsView, with_kept
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settings import Settings
 from fabstir_desktop.settlement.admission import WAIT_FOR_CHAIN_S, JobGate
@@ -31,6 +33,7 @@ from fabstir_desktop.settlement.contracts.node_register import NodeRegister
 from fabstir_desktop.settlement.delegation_keeper import BatchingSwitch
 from fabstir_desktop.settlement.diagnosis import ChainCheck, check_chain, check_claim, claim_not_tried
 from fabstir_desktop.settlement.explorers import explorer_url
+from fabstir_desktop.settlement.kept_earnings import KeptEarnings
 from fabstir_desktop.settlement.looking_up import look_up
 from fabstir_desktop.settlement.monitor import Backlog, ChainMonitor
 from fabstir_desktop.settlement.rpc_pool import Endpoint, RpcPool
@@ -74,6 +77,7 @@ class Settlement:
         self._switching = asyncio.Lock()
         self._opening: dict[int, int] = {}
         self._key_known = asyncio.Event()
+        self._kept = KeptEarnings(ledger, self._contract, feed)
         self._monitor = ChainMonitor(
             self._client,
             self._contract,
@@ -85,6 +89,7 @@ class Settlement:
             backlog=self._backlog,
             on_ready=self._on_ready,
             look_at_register=self._make_register(model_sha256),
+            look_at_earnings=self._kept.refresh,
         )
         self._gate = self._make_gate()
         self.tracker = TokenTracker(
@@ -104,7 +109,11 @@ class Settlement:
     @property
     def status(self) -> ChainStatus:
         """Chain, contract, gas money; cheap, no IO."""
-        return self._monitor.status
+        return replace(self._monitor.status, withdrawable=self._kept.amounts)
+
+    def with_withdrawals(self, view: EarningsView) -> EarningsView:
+        """The ladder with what the contract keeps, as last read; no IO."""
+        return with_kept(view, self._kept.amounts, self._kept.as_of)
 
     async def start(self, *, awaits_key: bool = False) -> None:
         """Close what the last process left open and begin to watch the chain. Raises LedgerError.

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from chain_support import World
-from marketplace_support import Marketplace
+from marketplace_support import NATIVE, Marketplace
 from settlement_support import Room, make_settings, make_signer, open_room
 
 from fabstir_desktop.errors import DepositExhausted, JobNotValid
+from fabstir_desktop.jobs.views import TokenAmount
+from fabstir_desktop.settlement import kept_earnings
 
 
 @contextlib.asynccontextmanager
@@ -57,6 +59,30 @@ async def test_claims_are_proven_at_once_and_settled_after_the_dispute_window(
         assert view.earned[0].amount == expected
         kinds = [row.kind for row in await room.ledger.transaction_views()]
         assert kinds.count("complete") == 1
+
+
+async def test_what_is_kept_for_the_host_is_told_and_a_withdrawal_by_another_program_is_seen(
+    world: World, marketplace: Marketplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_earnings, "READ_EVERY_S", 0.0)
+    job_id = await marketplace.create_session()
+    await world.increase_time(5)
+    async with room_at(world, marketplace, tmp_path) as room:
+        await room.ready()
+        await room.generate(job_id, 120, step=10)
+        await room.end()
+        await room.reach(lambda view: view.proven == 120, job_id)
+        await world.increase_time(40)
+        view = await room.reach(lambda view: view.earned, job_id)
+        await room.wait(lambda: room.settlement.status.withdrawable == view.earned)
+        told = room.settlement.with_withdrawals(await room.ledger.earnings())
+        assert (told.withdrawn, told.withdrawable) == ((), view.earned)
+        data = marketplace.earnings_artifact.encode_call("withdraw", view.earned[0].amount // 3, NATIVE)
+        await world.host.transact(marketplace.earnings_address, data)
+        await room.wait(lambda: room.settlement.status.withdrawable != view.earned)
+        told = room.settlement.with_withdrawals(await room.ledger.earnings())
+        assert told.withdrawn == (TokenAmount("ETH", view.earned[0].amount // 3),)
+        assert told.withdrawable == (TokenAmount("ETH", await marketplace.earnings_wei()),)
 
 
 async def test_a_session_that_never_reaches_its_first_proof_is_told_so_and_sends_nothing(

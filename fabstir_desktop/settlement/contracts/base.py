@@ -155,6 +155,10 @@ class SettlementContract(Protocol):
         """The calldata with which anyone closes a job whose time-out has passed; empty where there is none."""
         ...
 
+    async def earnings_balance(self, host: str, token: str) -> int | None:
+        """What it keeps for the host, in the token's smallest unit; None where it keeps nothing or cannot be asked."""
+        ...
+
     def payment_topics(self, host: str) -> list[list[bytes] | None]:
         """The topics that find the payments of a host."""
         ...

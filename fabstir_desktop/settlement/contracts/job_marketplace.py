@@ -41,6 +41,7 @@ PRECISION = ContractCall("PRICE_PRECISION", (), ("uint256",))
 DISPUTE_WINDOW = ContractCall("disputeWindow", (), ("uint256",))
 PROOF_SYSTEM = ContractCall("proofSystem", (), ("address",))
 HOST_EARNINGS = ContractCall("hostEarnings", (), ("address",))
+BALANCE = ContractCall("getBalance", ("address", "address"), ("uint256",))
 MARKETPLACE = ContractCall("marketplace", (), ("address",))
 VERIFIED = ContractCall("verifiedProofs", ("bytes32",), ("bool",))
 PROOF_SUBMITTED = ContractEvent("ProofSubmitted", ("uint256", "address"), ("uint256", "bytes32", "string", "string"))
@@ -79,6 +80,7 @@ class JobMarketplace:
         self._dispute_window_s = 30
         self._proof_system = NATIVE
         self._has_time_out = False
+        self._host_earnings = NATIVE
 
     async def probe(self) -> None:
         """Check code, selectors, constants and linked contracts. Raises ContractNotSupported, or another ChainError."""
@@ -90,7 +92,7 @@ class JobMarketplace:
         self._precision = await self._constant(PRECISION)
         self._dispute_window_s = await self._constant(DISPUTE_WINDOW)
         self._proof_system = await self._linked(PROOF_SYSTEM)
-        await self._linked(HOST_EARNINGS)
+        self._host_earnings = await self._linked(HOST_EARNINGS)
         if self._precision <= 0:
             raise self._not_supported("its price precision is zero")
         self.rules = ClaimRules(minimum_tokens=minimum, settles_later=True, has_deadlines=True, events_name_host=False)
@@ -154,6 +156,16 @@ class JobMarketplace:
         try:
             answer = await self._client.call(self._proof_system, VERIFIED.encode(proof_hash), which=which)
             return bool(VERIFIED.decode(answer)[0])
+        except (CallReverted, ValueError):
+            return None
+
+    async def earnings_balance(self, host: str, token: str) -> int | None:
+        """What HostEarnings keeps for the host; None where it cannot be asked."""
+        if self._host_earnings == NATIVE:
+            return None
+        call = BALANCE.encode(host, NATIVE if token == "ETH" else token)  # noqa: S105 - money, no secret
+        try:
+            return int(BALANCE.decode(await self._client.call(self._host_earnings, call))[0])
         except (CallReverted, ValueError):
             return None
 

@@ -125,6 +125,10 @@ class ProofSystem:
         """Nothing: jobs have no time-out."""
         return b""
 
+    async def earnings_balance(self, host: str, token: str) -> int | None:  # noqa: ARG002 - it keeps nothing
+        """None: it pays in the transaction that proves."""
+        return None
+
     async def payments(self, logs: Sequence[EventLog]) -> list[Payment]:
         """Payments that the logs report; a log that is none of this contract's is passed over."""
         found = []

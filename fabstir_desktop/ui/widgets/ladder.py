@@ -163,8 +163,10 @@ class Ladder(QWidget):
         if earnings.withdrawn is None:
             return RungFacts(None, 0.0, None, self.tr("unknown"), self.tr("not read from this contract"))
         is_all = earnings.withdrawn == settled.money
-        tokens, share = (settled.tokens, settled.share) if is_all else (None, 0.0)
+        tokens, share = (settled.tokens, settled.share) if is_all else (None if earnings.withdrawn else 0, 0.0)
         note = self.tr("taken out of the contract")
+        if earnings.withdrawable:
+            note = self.tr("{amounts} to withdraw").format(amounts=fmt.amounts(earnings.withdrawable))
         if earnings.withdrawn_as_of is not None and time.time() - earnings.withdrawn_as_of > _OLD_S:
             note = self.tr("taken out, read {age}").format(age=fmt.age(earnings.withdrawn_as_of))
         return RungFacts(tokens, share, earnings.withdrawn, "", note)
