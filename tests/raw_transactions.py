@@ -42,3 +42,8 @@ def read_raw(raw: bytes) -> RawTransaction:
         max_fee_per_gas_wei=int(fields["maxFeePerGas"]),
         max_priority_fee_per_gas_wei=int(fields["maxPriorityFeePerGas"]),
     )
+
+
+def read_raw_text(raw: str) -> RawTransaction:
+    """The same for bytes as JSON-RPC has them."""
+    return read_raw(bytes.fromhex(raw[2:]))
