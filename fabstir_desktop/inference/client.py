@@ -36,7 +36,6 @@ from fabstir_desktop.jobs.generation import (
     FinishReason,
     GenerationEvent,
     GenerationRequest,
-    SamplingParameters,
 )
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ class EngineClient:
             state=supervisor.state,
             detail=supervisor.detail,
             model=supervisor.model,
-            active_streams=len(self._active),
+            active_streams=len(self._served()),
             queued_requests=len(self._line),
             parallel_streams=self._options.parallel,
             tokens_per_second=self._rate,
@@ -160,15 +159,16 @@ class EngineClient:
         self._supervisor.send(wire.Forget(cache_key))
 
     def cancel(self, request_id: str) -> None:
-        """End the request within one decode step."""
+        """End the request now. What the worker makes of it in the step that runs is neither delivered nor counted."""
         stream = self._by_id.get(request_id)
         if stream is None or stream.over:
             return
-        if stream.number:
-            self._supervisor.send(wire.Cancel(stream.number))
-        elif stream.waiting is not None:
+        if stream.waiting is not None:
             self._line.leave(stream.waiting)
-            stream.finish("cancelled")
+        stream.finish("cancelled")
+        if stream.number:
+            self._let_go(stream)
+        else:
             self.worker_changed()
 
     # --- requests ----------------------------------------------------------------------------------------------------
@@ -196,30 +196,31 @@ class EngineClient:
     @property
     def _has_free_stream(self) -> bool:
         ready = self._supervisor.state is EngineState.READY and not self._draining
-        return ready and len(self._active) < self._options.parallel
+        parallel = self._options.parallel
+        return ready and len(self._served()) < parallel and len(self._active) < 2 * parallel
+
+    def _served(self) -> list[RequestStream]:
+        """Those that take a place of the worker's."""
+        return [stream for stream in self._active.values() if not stream.is_leaving]
+
+    def _let_go(self, stream: RequestStream) -> None:
+        """Have the worker end a stream. It does so before it looks at anything that is sent later, so the place is free at once;
+        but until it says so, a hang or a crash may be this one's doing."""
+        stream.is_leaving = True
+        self._supervisor.send(wire.Cancel(stream.number))
+        self.worker_changed()
 
     def _begin(self, stream: RequestStream) -> None:
-        request = stream.request
         stream.waiting = None
-        stream.number = self._next_number
+        begin = stream.begin(self._next_number)
         self._next_number += 1
         self._active[stream.number] = stream
-        begin = wire.Begin(
-            stream=stream.number,
-            messages=[(message.role, message.content) for message in request.messages],
-            max_tokens=request.max_tokens,
-            sampling=_wire_sampling(request.sampling, stream.seed),
-            stop=list(request.stop),
-            job_key=request.job_key,
-            cache_key=request.cache_key,
-        )
-        stream.is_long = wire.is_long(begin)
         self._supervisor.send(begin)
 
     def _dispatch(self) -> None:
         """Give free streams to those in the line."""
         while self._has_free_stream:
-            entry = self._line.next(stream.request.job_key for stream in self._active.values())
+            entry = self._line.next(stream.request.job_key for stream in self._served())
             if entry is None:
                 return
             stream = self._by_id[entry.request.request_id]
@@ -235,8 +236,7 @@ class EngineClient:
         if stream.waiting is not None and self._line.leave(stream.waiting):
             self.worker_changed()
         elif stream.number in self._active and not stream.over:
-            stream.abandoned = True
-            self._supervisor.send(wire.Cancel(stream.number))
+            self._let_go(stream)
 
     def _turn_away(self) -> None:
         """No model will come: nobody needs to wait for it."""
@@ -266,7 +266,7 @@ class EngineClient:
             stream = active.get(number)
             if stream is not None:
                 stream.add(token_id, text)
-                if stream.unread_tokens > self._limits.unread_tokens and not stream.held and not stream.abandoned:
+                if stream.unread_tokens > self._limits.unread_tokens and not stream.held and not stream.is_leaving:
                     stream.held = True
                     self._supervisor.send(wire.Hold(number, True))
         self._tokens_since_tick += len(step.pieces)
@@ -375,19 +375,6 @@ class EngineClient:
 def usable_seed(wanted: int | None) -> int:
     """The seed to use and to tell: llama.cpp takes the largest one for "draw one", and would then not repeat an answer."""
     return secrets.randbelow(_NO_SEED) if wanted is None else min(wanted, _NO_SEED - 1)
-
-
-def _wire_sampling(sampling: SamplingParameters, seed: int) -> wire.Sampling:
-    return wire.Sampling(
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        repeat_penalty=sampling.repeat_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        presence_penalty=sampling.presence_penalty,
-        seed=seed,
-    )
 
 
 def _reason(word: str) -> FinishReason:

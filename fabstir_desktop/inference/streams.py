@@ -6,6 +6,7 @@ import asyncio
 import math
 
 from fabstir_desktop.errors import GenerationError, InvalidGenerationRequest
+from fabstir_desktop.inference import wire
 from fabstir_desktop.inference.line import Waiting
 from fabstir_desktop.jobs.generation import (
     Accepted,
@@ -31,7 +32,7 @@ class RequestStream:
 
     __slots__ = (
         "_accepted", "_error", "_finished", "_ids", "_texts", "_waiter",
-        "abandoned", "first_token_made", "held", "is_long", "is_prepared", "number", "over", "prompt_hash", "quiet_s",
+        "first_token_made", "held", "is_leaving", "is_long", "is_prepared", "number", "over", "prompt_hash", "quiet_s",
         "request", "seed", "waiting",
     )  # fmt: skip
 
@@ -43,7 +44,8 @@ class RequestStream:
         """The stream's number in the worker; 0 while it waits."""
         self.waiting: Waiting | None = None
         self.held = False
-        self.abandoned = False
+        self.is_leaving = False
+        """Whether the worker was told to end it and has not said yet that it did."""
         self.over = False
         """Whether the last event (or an error) is there; nothing is taken after it."""
         self.first_token_made = False
@@ -60,6 +62,31 @@ class RequestStream:
         self._error: GenerationError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
+    def begin(self, number: int) -> wire.Begin:
+        """What the worker is told of it, under this number."""
+        request, sampling = self.request, self.request.sampling
+        self.number = number
+        begin = wire.Begin(
+            stream=number,
+            messages=[(message.role, message.content) for message in request.messages],
+            max_tokens=request.max_tokens,
+            sampling=wire.Sampling(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+                min_p=sampling.min_p,
+                repeat_penalty=sampling.repeat_penalty,
+                frequency_penalty=sampling.frequency_penalty,
+                presence_penalty=sampling.presence_penalty,
+                seed=self.seed,
+            ),
+            stop=list(request.stop),
+            job_key=request.job_key,
+            cache_key=request.cache_key,
+        )
+        self.is_long = wire.is_long(begin)
+        return begin
+
     @property
     def unread_tokens(self) -> int:
         """Tokens that the reader has not taken."""
@@ -73,7 +100,9 @@ class RequestStream:
         self._wake()
 
     def add(self, token_id: int, text: str) -> None:
-        """A token was sampled."""
+        """A token was sampled. One that comes after the end is nobody's: it is neither delivered nor counted."""
+        if self.over:
+            return
         self.first_token_made = True
         self.quiet_s = 0.0
         self._ids.append(token_id)

@@ -11,7 +11,7 @@ import codecs
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -328,3 +328,65 @@ def test_the_seed_that_llama_cpp_takes_for_none_is_never_used() -> None:
     drawn = {client_module.usable_seed(None) for _ in range(100)}
     assert len(drawn) > 90
     assert all(0 <= seed < 2**32 - 1 for seed in drawn)
+
+
+# --- a cancel's place -----------------------------------------------------------------------------------------------------
+
+
+def small_case(name: str) -> Case:
+    return Case(GenerationRequest(name, (Message("user", name),), 500, SamplingParameters(seed=1), job_key=name))
+
+
+async def test_a_cancel_ends_at_once_and_its_place_is_free_while_the_worker_still_computes(make_world: Any) -> None:
+    world = await make_world(random.Random(1))
+    await ready(world)
+    cases = [small_case(f"c{number}") for number in range(5)]
+    tasks = [asyncio.create_task(world.read(case)) for case in cases]
+    await until(lambda: world.engine.status.queued_requests == 1)
+    assert world.engine.status.active_streams == 4
+
+    world.engine.cancel("c0")  # from here on the worker has not had a turn
+    await tasks[0]
+    assert cases[0].ending == "cancelled"
+    assert (world.engine.status.active_streams, world.engine.status.queued_requests) == (4, 0), (
+        "the fifth has its place"
+    )
+
+    while not all(task.done() for task in tasks):
+        world.advance()
+        await asyncio.sleep(0)
+    assert cases[0].ids == []
+    for case in cases[1:]:
+        assert (case.ids, case.text, case.ending) == expected(case)
+
+
+async def test_a_cancelled_prompt_is_still_to_blame_for_a_worker_that_dies_of_it(make_world: Any) -> None:
+    world = await make_world(random.Random(1))
+    await ready(world)
+    poison, neighbour = small_case("poison"), small_case("neighbour")
+    tasks = [asyncio.create_task(world.read(case)) for case in (poison, neighbour)]
+    await until(lambda: world.engine.status.active_streams == 2)
+    world.engine.cancel("poison")
+    world.die()
+    await asyncio.gather(*tasks)
+    assert (poison.ending, neighbour.ending) == ("cancelled", "WorkerCrashed")
+    again = [small_case("poison"), small_case("neighbour")]
+    tasks = [asyncio.create_task(world.read(case)) for case in again]
+    while not all(task.done() for task in tasks):
+        world.advance()
+        await asyncio.sleep(0)
+    assert again[0].ending == "InvalidGenerationRequest", "it is not tried again"
+    assert again[1].ending in {"stop", "length"}, "it was not looked at yet when the worker died"
+
+
+async def ready(world: World) -> None:
+    async with asyncio.timeout(scaled(10)):
+        while world.engine.status.state is not EngineState.READY:
+            world.advance()
+            await asyncio.sleep(0.001)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(scaled(10)):
+        while not condition():
+            await asyncio.sleep(0.001)
