@@ -1,7 +1,7 @@
 """A lying RPC in front of a chain: each call may be dropped, answered late, wrongly, twice, or after it was done.
 
 Faults are drawn from a seeded generator, so that a schedule can be played again. `raw_seen` is the ground truth of what
-left the process under test; `hits` counts each fault that really struck. With `rules` it speaks and refuses as another
+left the process under test; `hits` counts each fault that really struck. With `pool_rules` it speaks and refuses as another
 node does, and with `log_cap_blocks` it answers for so many blocks at most.
 """
 
@@ -74,11 +74,11 @@ class FaultProxy:
         seed: int,
         *,
         rate: float = 0.3,
-        rules: NodeRules | None = None,
+        pool_rules: NodeRules | None = None,
         log_cap_blocks: int | None = None,
     ) -> None:
         self.upstream = upstream
-        self.rules = rules
+        self.pool_rules = pool_rules
         self.log_cap_blocks = log_cap_blocks
         self.rate = rate
         self.random = random.Random(seed)
@@ -132,14 +132,14 @@ class FaultProxy:
 
     async def _forward(self, call: dict[str, Any]) -> dict[str, Any]:
         assert self._session is not None
-        if call["method"] == SEND and self.rules is not None:
-            refusal = self.rules.refusal_of(call["params"][0])
+        if call["method"] == SEND and self.pool_rules is not None:
+            refusal = self.pool_rules.refusal_of(call["params"][0])
             if refusal is not None:
                 return {"jsonrpc": "2.0", "id": call["id"], "error": refusal}
         async with self._session.post(self.upstream, json=call) as answer:
             reply: dict[str, Any] = await answer.json(content_type=None)
-        if call["method"] == SEND and self.rules is not None:
-            self.rules.translate(call["params"][0], reply)
+        if call["method"] == SEND and self.pool_rules is not None:
+            self.pool_rules.translate(call["params"][0], reply)
         return reply
 
     async def _drop(self, request: web.Request, call: dict[str, Any]) -> web.StreamResponse:
@@ -208,8 +208,8 @@ class FaultProxy:
     async def _asks_more(self, request: web.Request, call: dict[str, Any]) -> web.StreamResponse:
         """A node that has taken the bytes and says that it wants a tip a little higher; one with rules insists on it."""
         raw = call["params"][0]
-        if self.rules is not None:
-            self.rules.ask_more(raw)
+        if self.pool_rules is not None:
+            self.pool_rules.ask_more(raw)
         reply = await self._forward(call)
         if "error" in reply:
             return web.json_response(reply)

@@ -84,7 +84,7 @@ class Nodes:
         self.rules = NodeRules(dialect) if dialect is not None else None
         cap = chance.choice((None, 50, 200))
         self.proxies = [
-            FaultProxy(world.rpc_url, seed + 10**9 * number, rate=0.0, rules=self.rules, log_cap_blocks=cap)
+            FaultProxy(world.rpc_url, seed + 10**9 * number, rate=0.0, pool_rules=self.rules, log_cap_blocks=cap)
             for number in range(1 + seed % 2)
         ]
 
