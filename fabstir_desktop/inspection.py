@@ -8,15 +8,20 @@ import platform
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from fabstir_desktop.errors import ChainError, FabstirError, ModelFileError
-from fabstir_desktop.inference.model_files import ModelFile, automatic_window, estimate_fit, list_models
+from fabstir_desktop.errors import ChainError, FabstirError, GenerationError, ModelFileError
+from fabstir_desktop.feed import Feed
+from fabstir_desktop.inference.client import EngineClient
+from fabstir_desktop.inference.model_files import ModelFile, automatic_window, estimate_fit, inspect_model, list_models
+from fabstir_desktop.inference.options import EngineOptions
 from fabstir_desktop.jobs.checks import Check
+from fabstir_desktop.jobs.generation import EngineState, GenerationRequest, Message, SamplingParameters
 from fabstir_desktop.jobs.inspections import BundleText, ChainJob, ModelOnDisk
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.status import NodeStatus
@@ -29,6 +34,8 @@ _TEST_TOKENS = 120
 _URL = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>[^\s\"'<>,;)\]]+)", re.IGNORECASE)
 _IPV4 = re.compile(r"(?<![\d.])(?!127\.|0\.0\.0\.0)\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
 _CHAIN_LIMIT_S = 10.0
+_TRIAL_POLL_S = 0.05
+_SAMPLE = GenerationRequest("trial", (Message("user", "Say hello."),), 1, SamplingParameters())
 
 
 async def find_models(folders: Sequence[Path], settings: Settings) -> list[ModelOnDisk]:
@@ -70,6 +77,43 @@ def _described(model: ModelFile | ModelFileError, settings: Settings) -> ModelOn
         model.context_length or None,
         model.has_template,
     )
+
+
+async def try_model(path: Path, settings: Settings) -> str:
+    """Load the file in a process of its own, beside what is served, and make one token; a sentence about it.
+
+    Raises ModelFileError if it cannot be used, or does not fit beside what runs: a machine without memory serves nobody.
+    """
+    model = await asyncio.to_thread(inspect_model, str(path))
+    fit = await asyncio.to_thread(estimate_fit, model, settings.context_window or automatic_window(model, 1), 1)
+    if fit.needed_bytes > fit.free_bytes:
+        raise ModelFileError(
+            f"{path.name} needs about {fit.needed_bytes / 1e9:.1f} GB, {fit.free_bytes / 1e9:.1f} GB are free beside what is "
+            "served now"
+        )
+    # It hashes and blames nothing that is kept: only the model that is served does.
+    options = replace(EngineOptions.from_settings(settings), model_path=path, parallel=1)
+    engine = EngineClient(replace(options, hash_store=None, quarantine_store=None), Feed())
+    began = time.monotonic()
+    try:
+        await engine.start()
+        await _wait_until_loaded(engine, path)
+        loaded_s = time.monotonic() - began
+        async for _ in engine.generate(_SAMPLE):
+            pass
+    except GenerationError as error:
+        raise ModelFileError(f"{path.name} loads, but does not answer: {error}") from error
+    finally:
+        await engine.stop()
+    return f"{path.stem} loads in {loaded_s:.1f} s and answers; it is not served"
+
+
+async def _wait_until_loaded(engine: EngineClient, path: Path) -> None:
+    """Raises ModelFileError at the first failure: a trial is not repeated."""
+    while (status := engine.status).state is not EngineState.READY:
+        if status.state in {EngineState.FAILED, EngineState.RESTARTING} or status.restarts:
+            raise ModelFileError(f"{path.name} does not load: {status.detail or 'its process ended'}")
+        await asyncio.sleep(_TRIAL_POLL_S)
 
 
 async def read_chain_job(settlement: Settlement, job_id: int) -> ChainJob:

@@ -19,7 +19,7 @@ from fabstir_desktop import __version__
 from fabstir_desktop.errors import EnvironmentFault
 from fabstir_desktop.feed import Feed
 from fabstir_desktop.inference.factory import engine_for
-from fabstir_desktop.inspection import check_reach, collect_bundle, find_models, read_chain_job, try_prompt
+from fabstir_desktop.inspection import check_reach, collect_bundle, find_models, read_chain_job, try_model, try_prompt
 from fabstir_desktop.jobs.checks import Check
 from fabstir_desktop.jobs.clocks import ClockWatch, Gap
 from fabstir_desktop.jobs.diagnosis import derive_problems, describe_gap
@@ -296,6 +296,10 @@ class HostNode(LedgerReads):
     async def list_models(self, folders: Sequence[Path]) -> list[ModelOnDisk]:
         """The model files in these folders, each with an estimate whether it fits."""
         return await find_models(folders, self.settings)
+
+    async def try_model(self, path: Path) -> str:
+        """Load a file beside the one that is served, and let it go again. Raises ModelFileError."""
+        return await try_model(path, self.settings)
 
     async def chain_job(self, job_id: int) -> ChainJob:
         """What the contract says of the job; says why where it says nothing."""

@@ -343,6 +343,10 @@ class FakeNode:
     async def load_model(self, path: Path) -> None:
         await self._command("load_model", path)
 
+    async def try_model(self, path: Path) -> str:
+        await self._command("try_model", path)
+        return f"{path.stem} loads in 1.0 s and answers; it is not served"
+
     async def list_models(self, folders: Sequence[Path]) -> list[ModelOnDisk]:
         paths = [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.gguf"))]
         return [

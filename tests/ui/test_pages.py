@@ -201,6 +201,29 @@ def test_model_files_at_hand_are_listed_and_loaded(
     qtbot.waitUntil(lambda: ("load_model", tmp_path / "models" / "other.gguf") in busy_node.calls)
 
 
+def test_a_file_that_is_added_is_listed_and_chosen_and_what_is_served_stays(
+    qtbot: QtBot, make_window: Callable[[Any], MainWindow], busy_node: FakeNode, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "added.gguf").write_bytes(b"GGUF" + bytes(2_000_000))
+    window = make_window(busy_node)
+    window.show_page("models")
+    page: Any = window.page_by_name["models"]
+    page.add_file(elsewhere / "added.gguf")
+    qtbot.waitUntil(lambda: page.found.rowCount() == 1)
+    assert page.load_button.isEnabled(), "its row is chosen"
+    page.try_button.click()
+    assert not page.try_button.isEnabled(), "one trial at a time"
+    qtbot.waitUntil(lambda: ("try_model", elsewhere / "added.gguf") in busy_node.calls)
+    qtbot.waitUntil(lambda: "it is not served" in window.notice.text.text())
+    qtbot.waitUntil(page.try_button.isEnabled)
+    assert [call for call in busy_node.calls if call[0] == "load_model"] == []
+    page.rescan()
+    qtbot.waitUntil(page.rescan_button.isEnabled)
+    assert page.found.rowCount() == 1, "it is remembered"
+
+
 # --- wallet ---------------------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PySide6.QtCore import QCoreApplication
+import shiboken6
+from PySide6.QtCore import QCoreApplication, QSettings
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QGridLayout, QLabel, QProgressBar, QSpinBox, QStackedWidget, QWidget
 
@@ -17,16 +18,19 @@ from fabstir_desktop.ui.dialogs.files import choose_file
 from fabstir_desktop.ui.models.keyed_table import Column, KeyedTableModel
 from fabstir_desktop.ui.models.sorting import ValueSortProxy
 from fabstir_desktop.ui.pages.page import Page
+from fabstir_desktop.ui.say import say
 from fabstir_desktop.ui.theme import colours
 from fabstir_desktop.ui.widgets.basics import Card, CopyField, EmptyState, badge, button, label, row, set_text, set_tone
 from fabstir_desktop.ui.widgets.flow import Flow, flow
-from fabstir_desktop.ui.widgets.tables import chosen_row, make_table
+from fabstir_desktop.ui.widgets.tables import choose_row, chosen_row, make_table
 from fabstir_desktop.ui.words import Tone
 
 translate = QCoreApplication.translate
 
 _AUTOMATIC = -1
 _MOST_LAYERS = 1000
+_ADDED = "models/folders"
+_FOLDERS_KEPT = 20
 
 
 class ModelsPage(Page):
@@ -34,8 +38,12 @@ class ModelsPage(Page):
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__(bridge)
-        self.choose_button = button(self.tr("Choose a GGUF file…"), self.choose, kind="primary", icon="plus")
-        layout = self.lay_out(self.tr("Models"), self.choose_button)
+        self.add_button = button(self.tr("Add a GGUF file…"), self.add, kind="primary", icon="plus")
+        self.add_button.setToolTip(self.tr("Its folder is listed below; what is served stays."))
+        layout = self.lay_out(self.tr("Models"), self.add_button)
+        self._is_trying = False
+        self._wanted: Path | None = None
+        """Chosen as soon as it is listed."""
         self.card = Card()
         self._fill_card()
         layout.addWidget(self.card)
@@ -44,19 +52,18 @@ class ModelsPage(Page):
         self.proxy.setSourceModel(self.found)
         self.table = make_table(self.proxy, self.tr("Model files at hand"), (30, 9, 18, 38, 11), stretch=0)
         self.table.setMinimumHeight(self.fontMetrics().height() * 9)
-        self.load_button = button(self.tr("Try to load"), self._load_chosen, icon="play")
-        self.load_button.setToolTip(self.tr("Load the chosen file; how far it is and what fails is shown above."))
-        self.load_button.setEnabled(False)
+        self._make_buttons()
         self.table.selectionModel().selectionChanged.connect(lambda *_: self._choose_row())
-        self.rescan_button = button(self.tr("Look again"), self.rescan, icon="refresh")
-        layout.addLayout(flow(label(self.tr("Files at hand"), "title"), None, self.rescan_button, self.load_button))
+        tools = (self.rescan_button, self.try_button, self.load_button)
+        layout.addLayout(flow(label(self.tr("Files at hand"), "title"), None, *tools))
         self.files = QStackedWidget()
         self.files.addWidget(
             EmptyState(
                 "folder",
                 self.tr("No other model files"),
                 self.tr(
-                    "Files in the folder of the chosen model and in “models” in the data directory are listed here."
+                    "Files in the folders of the served model and of those you added, and in “models” in the data "
+                    "directory, are listed here."
                 ),
             )
         )
@@ -64,6 +71,14 @@ class ModelsPage(Page):
         layout.addWidget(self.files, 1)
         bridge.statusChanged.connect(self._show_status)
         self._show_status(bridge.status)
+
+    def _make_buttons(self) -> None:
+        self.rescan_button = button(self.tr("Look again"), self.rescan, icon="refresh")
+        self.try_button = button(self.tr("Try to load"), self._try_chosen, icon="play")
+        self.try_button.setToolTip(self.tr("Loads the chosen file beside what is served, and lets it go again."))
+        self.load_button = button(self.tr("Serve it"), self._load_chosen, icon="check")
+        self.load_button.setToolTip(self.tr("From the end of the running requests on, in place of what is served now."))
+        self._choose_row()
 
     # long: one card, a row after the other
     def _fill_card(self) -> None:
@@ -226,7 +241,7 @@ class ModelsPage(Page):
         node, status = self.bridge.node, self.bridge.status
         if node is None or status is None:
             return
-        folders = [Path(status.data_dir) / "models"]
+        folders = [Path(status.data_dir) / "models", *self._added()]
         model = status.engine.model
         if model is not None:
             folders.append(Path(model.path).parent)
@@ -237,14 +252,54 @@ class ModelsPage(Page):
         self.found.show({str(file.path or file.detail): file for file in files})
         self.found.tell_changed([str(file.path or file.detail) for file in files])
         self.files.setCurrentIndex(1 if files else 0)
+        if self._wanted is not None:
+            found = next(
+                (file for file in files if self._wanted.name in {file.name, file.path and file.path.name}), None
+            )
+            if found is not None:  # else an earlier look at the folders ended now
+                self._wanted = None
+                choose_row(self.table, self.found.index_of(str(found.path or found.detail)))
 
     def _choose_row(self) -> None:
         file: ModelOnDisk | None = chosen_row(self.table)
         is_usable = file is not None and file.path is not None and file.path != self.found.loaded
         self.load_button.setEnabled(is_usable)
+        self.try_button.setEnabled(is_usable and not self._is_trying)
+
+    def add(self) -> None:
+        """Ask for a file and list it; what is served stays."""
+        choose_file(self, self.tr("Add a model"), self.tr("Models (*.gguf)"), self.add_file)
+
+    def add_file(self, path: Path) -> None:
+        """List this file from now on, with its folder, and choose its row."""
+        folders = [folder for folder in self._added() if folder != path.parent]
+        QSettings().setValue(_ADDED, [str(folder) for folder in (*folders, path.parent)][-_FOLDERS_KEPT:])
+        self._wanted = path
+        self.rescan()
+
+    def _added(self) -> list[Path]:
+        stored = QSettings().value(_ADDED) or []
+        return [Path(text) for text in ([stored] if isinstance(stored, str) else stored)]
+
+    def _try_chosen(self) -> None:
+        """Load the chosen file in a process beside the one that serves, and say how it went."""
+        file: ModelOnDisk | None = chosen_row(self.table)
+        node = self.bridge.node
+        if node is None or file is None or file.path is None:
+            return
+        self._is_trying = True
+        self.bridge.noticed.emit(self.tr("{name} is tried beside what is served…").format(name=file.path.stem))
+        task = self.bridge.run(node.try_model(file.path), done=lambda told: self.bridge.noticed.emit(f"{say(told)}."))
+        self._choose_row()
+        task.add_done_callback(self._end_trying)
+
+    def _end_trying(self, _: object) -> None:
+        self._is_trying = False
+        if shiboken6.isValid(self):
+            self._choose_row()
 
     def choose(self) -> None:
-        """Ask for a file and load it."""
+        """Ask for a file and serve it: what stands in the way is that none is served."""
         choose_file(self, self.tr("Choose a model"), self.tr("Models (*.gguf)"), self.load)
 
     def _load_chosen(self) -> None:
@@ -264,7 +319,7 @@ class ModelsPage(Page):
             self.bridge.noticed.emit(done)
             self.rescan()
 
-        self.bridge.run(node.load_model(path), done=loaded, busy=self.choose_button)
+        self.bridge.run(node.load_model(path), done=loaded, busy=self.load_button)
 
 
 def _fit_text(file: ModelOnDisk) -> str:
