@@ -95,16 +95,19 @@ class WalletPage(Page):
         testnet = self.tr(" (testnet: no monetary value)") if status.chain.is_testnet else ""
         set_text(
             self.chain,
-            self.tr("{contract} on {chain}, chain id {id}{testnet}, through {rpc}").format(
+            self.tr("{contract} on {chain}{testnet}, through {rpc}").format(
                 contract=status.chain.contract_name,
-                chain=status.chain.chain_name,
-                id=status.chain.chain_id,
+                chain=self._chain_in_full(status),
                 testnet=testnet,
                 rpc=status.chain.rpc,
             ),
         )
         self.contract.show_value(status.chain.contract)
         set_text(self.contract_note, status.chain.detail)
+
+    def _chain_in_full(self, status: NodeStatus) -> str:
+        name, chain_id = status.chain.chain_name, str(status.chain.chain_id)
+        return name if chain_id in name else self.tr("{chain}, chain id {id}").format(chain=name, id=chain_id)
 
     def _show_gas(self, status: NodeStatus) -> None:
         chain = status.chain
