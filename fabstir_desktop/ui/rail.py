@@ -94,8 +94,10 @@ class Rail(QScrollArea):
     def _fit(self) -> None:
         needed = sum(made.sizeHint().height() + 4 for made in self.button_by_page.values()) + 24
         above, between = (4, 0) if self.height() < needed else (14, 4)
-        self._layout.setContentsMargins(10, above, 10, above)
-        self._layout.setSpacing(between)
+        now = self._layout.contentsMargins().top(), self._layout.spacing()
+        if now != (above, between):  # Qt lays out anew whatever is set, and that leads back to here
+            self._layout.setContentsMargins(10, above, 10, above)
+            self._layout.setSpacing(between)
         bar = self.verticalScrollBar()
         is_low = self.isVisible() and self._frame.minimumSizeHint().height() > self.height()
         width = self._frame.minimumSizeHint().width() + (bar.sizeHint().width() if is_low else 0)
