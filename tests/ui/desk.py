@@ -42,6 +42,9 @@ background_color = #222222 100
 """
 
 
+PANEL_ATTEMPTS = 3
+
+
 class Desk:
     """Screen, window manager, panel and app; everything ends with `stop`."""
 
@@ -118,8 +121,18 @@ class Desk:
         """The panel, now or after the one before was ended; returns once it takes icons."""
         panel = self.folder / "tint2rc"
         panel.write_text(_PANEL, encoding="utf-8")
-        self.panel = self.spawn("tint2", "-c", str(panel))
-        self.wait_for(lambda: bool(self.windows("tint2", visible=False)), 20, "the panel")
+        for attempt in range(PANEL_ATTEMPTS):
+            self.panel = self.spawn("tint2", "-c", str(panel))
+            try:
+                self.wait_for(lambda: bool(self.windows("tint2", visible=False)), 10, "the panel")
+            except (
+                AssertionError
+            ):  # it may meet a window manager that is not there yet, and then draws nothing for ever
+                self.end_panel()
+                if attempt == PANEL_ATTEMPTS - 1:
+                    raise
+            else:
+                return
 
     def end_panel(self) -> None:
         """The panel crashes."""
