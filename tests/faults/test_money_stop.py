@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from engine_support import small_model_path
+from host_environment import host_environment
 from product_support import SCALE, ask, brief_request, running
 from rpc_switch import RpcSwitch
 from secrets_support import canary_key
@@ -63,13 +63,7 @@ async def test_a_stop_with_a_node_that_never_answers_takes_five_seconds_and_lose
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
         world = await deploy_demo(chain, host_key=canary_key())
         async with BlackHole(world.rpc_url) as rpc:
-            environment = {
-                "RPC_URL": rpc.url,
-                "CHAIN_ID": str(world.chain_id),
-                "CONTRACT_PROOF_SYSTEM": world.contract,
-                "HOST_PRIVATE_KEY": world.host_key,
-                "MODEL_PATH": str(small_model_path()),
-            }
+            environment = host_environment(world, RPC_URL=rpc.url)
             data_dir = tmp_path / "data"
             async with running(data_dir, environment) as product:
                 await product.wait_for(

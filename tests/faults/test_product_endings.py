@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from engine_support import small_model_path
+from host_environment import host_environment
 from limits import scaled
 from product_support import Answer, Product, ask_once, brief_request, running, tokens_of
 from secrets_support import canary_key
 from websockets.asyncio.client import ClientConnection, connect
 
 from fabstir_desktop.devnet import EmbeddedChain
-from fabstir_desktop.devnet.demo import DemoWorld, deploy_demo
+from fabstir_desktop.devnet.demo import deploy_demo
 
 PROMPT = "Write an endless list of animals with a sentence about each of them."
 MANY = 1_500
@@ -72,22 +72,11 @@ async def end_in_every_way(product: Product, job_id: int) -> dict[str, Answer]:
     return answers
 
 
-def settings_of(world: DemoWorld) -> dict[str, str]:
-    return {
-        "RPC_URL": world.rpc_url,
-        "CHAIN_ID": str(world.chain_id),
-        "CONTRACT_PROOF_SYSTEM": world.contract,
-        "HOST_PRIVATE_KEY": world.host_key,
-        "MODEL_PATH": str(small_model_path()),
-        "LOG_LEVEL": "INFO",
-    }
-
-
 async def test_however_an_answer_ends_frames_and_ledger_tell_the_same_number(tmp_path: Path) -> None:
     async with EmbeddedChain.start(block_time_s=0.2) as chain:
         world = await deploy_demo(chain, host_key=canary_key(), jobs=2, tokens=10**6)
         job_id, other_id = world.job_ids
-        async with running(tmp_path / "data", settings_of(world)) as product:
+        async with running(tmp_path / "data", host_environment(world, LOG_LEVEL="INFO")) as product:
             answers = await end_in_every_way(product, job_id)
             for name, answer in answers.items():
                 assert answer.end is not None, name

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from engine_support import small_model_path
+from host_environment import host_environment
 from limits import scaled
 from product_support import Product, ask, brief_request, get_json, running
 from rpc_switch import RpcSwitch
@@ -28,17 +28,6 @@ PROMPT = "Tell a story of a lighthouse keeper and an old radio, and never stop."
 async def world() -> AsyncIterator[DemoWorld]:
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
         yield await deploy_demo(chain, host_key=canary_key())
-
-
-def environment(world: DemoWorld, **more: str) -> dict[str, str]:
-    return {
-        "RPC_URL": world.rpc_url,
-        "CHAIN_ID": str(world.chain_id),
-        "CONTRACT_PROOF_SYSTEM": world.contract,
-        "HOST_PRIVATE_KEY": world.host_key,
-        "MODEL_PATH": str(small_model_path()),
-        **more,
-    }
 
 
 async def health(product: Product, status: int, *issues: str) -> dict[str, Any]:
@@ -68,7 +57,7 @@ def listening(product: Product) -> list[str]:
 async def test_health_follows_chain_and_model_of_the_running_product(world: DemoWorld, tmp_path: Path) -> None:
     async with (
         RpcSwitch(world.rpc_url) as rpc,
-        running(tmp_path / "data", environment(world, RPC_URL=rpc.url)) as product,
+        running(tmp_path / "data", host_environment(world, RPC_URL=rpc.url)) as product,
     ):
         assert (await health(product, 200))["model_loaded"] is True
         addresses = listening(product)
@@ -81,7 +70,7 @@ async def test_health_follows_chain_and_model_of_the_running_product(world: Demo
 
 
 async def test_a_host_without_a_model_is_not_healthy(world: DemoWorld, tmp_path: Path) -> None:
-    absent = environment(world, MODEL_PATH=str(tmp_path / "absent.gguf"))
+    absent = host_environment(world, MODEL_PATH=str(tmp_path / "absent.gguf"))
     async with running(tmp_path / "data", absent, wait_for_model=False) as product:
         answer = await health(product, 503)
         assert answer["model_loaded"] is False
@@ -90,7 +79,7 @@ async def test_a_host_without_a_model_is_not_healthy(world: DemoWorld, tmp_path:
 
 async def test_a_host_whose_ledger_cannot_be_written_says_so(world: DemoWorld, tmp_path: Path) -> None:
     """Its files may not grow any more, as on a full disk. What was served and counted before stays counted."""
-    async with running(tmp_path / "data", environment(world)) as product:
+    async with running(tmp_path / "data", host_environment(world)) as product:
         await health(product, 200)
         assert product.process is not None
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

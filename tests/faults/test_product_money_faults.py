@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_support import small_model_path
+from host_environment import host_environment
 from product_support import Product, ask, brief_request, running
 from rpc_switch import RpcSwitch
 from secrets_support import canary_key
@@ -28,17 +28,6 @@ PASSWORD = "correct horse battery staple"
 async def chain() -> AsyncIterator[EmbeddedChain]:
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
         yield chain
-
-
-def environment(world: DemoWorld, **more: str) -> dict[str, str]:
-    return {
-        "RPC_URL": world.rpc_url,
-        "CHAIN_ID": str(world.chain_id),
-        "CONTRACT_PROOF_SYSTEM": world.contract,
-        "HOST_PRIVATE_KEY": world.host_key,
-        "MODEL_PATH": str(small_model_path()),
-        **more,
-    }
 
 
 async def serve_tokens(product: Product, job_id: int, tokens: int = TOKENS) -> int:
@@ -82,7 +71,7 @@ async def test_an_rpc_that_goes_away_delays_payment_and_nothing_else(chain: Embe
     world = await deploy_demo(chain, host_key=canary_key())
     async with (
         RpcSwitch(world.rpc_url) as rpc,
-        running(tmp_path / "data", environment(world, RPC_URL=rpc.url)) as product,
+        running(tmp_path / "data", host_environment(world, RPC_URL=rpc.url)) as product,
     ):
         served = await serve_tokens(product, world.job_id, 20)
         rpc.down = True
@@ -104,7 +93,7 @@ async def test_a_wrong_chain_id_locks_signing_until_it_is_right(chain: EmbeddedC
     world = await deploy_demo(chain, host_key=canary_key())
     async with (
         RpcSwitch(world.rpc_url) as rpc,
-        running(tmp_path / "data", environment(world, RPC_URL=rpc.url)) as product,
+        running(tmp_path / "data", host_environment(world, RPC_URL=rpc.url)) as product,
     ):
         served = await serve_tokens(product, world.job_id, 20)
         await all_paid(product, world, world.job_id, served)
@@ -128,7 +117,7 @@ async def test_a_contract_that_is_not_there_is_said_and_claimed_from_once_it_is(
         bank = Sender(client, chain.bank_key)
         nonce = await client.number("eth_getTransactionCount", bank.address, "pending")
         absent = contract_address(bank.address, nonce)
-        settings = environment(world, CONTRACT_PROOF_SYSTEM=absent)
+        settings = host_environment(world, CONTRACT_PROOF_SYSTEM=absent)
         async with running(tmp_path / "data", settings) as product:
             problem = await has_problem(product, "C06")
             assert absent.lower() in problem["message"].lower()
@@ -151,7 +140,7 @@ async def test_without_gas_money_claims_wait_and_follow_when_it_arrives(chain: E
     async with ChainClient(world.rpc_url) as client:
         poor = Sender(client, poor_key)
         job_id = await create_job(world, host=poor.address)
-        async with running(tmp_path / "data", environment(world, HOST_PRIVATE_KEY=poor_key)) as product:
+        async with running(tmp_path / "data", host_environment(world, HOST_PRIVATE_KEY=poor_key)) as product:
             problem = await has_problem(product, "G02")
             assert "ETH" in problem["message"]
             assert "send ETH" in (await failed_lines(product))["gas money"]
@@ -167,7 +156,7 @@ async def test_a_key_that_is_not_the_jobs_host_is_said_and_signs_nothing_until_t
 ) -> None:
     world = await deploy_demo(chain, host_key=canary_key())
     wrong_key = canary_key()
-    settings = environment(world, HOST_PRIVATE_KEY="", PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring")
+    settings = host_environment(world, HOST_PRIVATE_KEY="", PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring")
     async with (
         ChainClient(world.rpc_url) as client,
         RpcSwitch(world.rpc_url) as rpc,
@@ -195,12 +184,12 @@ async def set_key(product: Product, key: str, *options: str) -> None:
 
 async def test_doctor_finds_nothing_wrong_where_nothing_is(chain: EmbeddedChain, tmp_path: Path) -> None:
     world = await deploy_demo(chain, host_key=canary_key())
-    product = Product(tmp_path / "data", environment(world))
+    product = Product(tmp_path / "data", host_environment(world))
     code, text = await product.command("doctor")
     assert code == 0, text
     names = [line.removeprefix("ok").strip().partition(":")[0] for line in text.splitlines()]
     assert names == ["key", "model", "RPC", "chain id", "contract", "gas money", "port", "disk"]
-    async with running(tmp_path / "data", environment(world)) as product:
+    async with running(tmp_path / "data", host_environment(world)) as product:
         served = await serve_tokens(product, world.job_id, 20)
         await all_paid(product, world, world.job_id, served)
         code, text = await product.command("doctor")

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import websockets
 from attack_support import is_served
-from engine_support import small_model_path
+from host_environment import host_environment
 from limits import scaled
 from product_support import ask as ask_product
 from product_support import brief_request, get_json, running
@@ -106,14 +106,10 @@ async def test_4_out_of_files_the_products_ledger_is_still_written(tmp_path: Pat
     """A client that is inside is answered and counted while others hold every descriptor that is left."""
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
         world = await deploy_demo(chain, host_key=canary_key())
-        environment = {
-            "RPC_URL": world.rpc_url,
-            "CHAIN_ID": str(world.chain_id),
-            "CONTRACT_PROOF_SYSTEM": world.contract,
-            "HOST_PRIVATE_KEY": world.host_key,
-            "MODEL_PATH": str(small_model_path()),
-        }
-        async with running(tmp_path / "data", environment) as product, websockets.connect(product.url) as honest:
+        async with (
+            running(tmp_path / "data", host_environment(world)) as product,
+            websockets.connect(product.url) as honest,
+        ):
             first = await ask_product(honest, brief_request(world.job_id, PROMPT, 5))
             assert product.process is not None
             allow_open_files(product.process.pid, psutil.Process(product.process.pid).num_fds() + 12)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from chain_support import wait_until
+from host_environment import chain_environment
 from product_support import Product, running
 from secrets_support import canary_key
 
@@ -22,9 +23,7 @@ async def test_the_running_app_is_switched_on_and_off_and_the_account_with_it(tm
     async with EmbeddedChain.start(block_time_s=0.3) as chain, ChainClient(chain.rpc_url) as client:
         world = await deploy_demo(chain, host_key=canary_key())
         settings = {
-            "RPC_URL": world.rpc_url,
-            "CHAIN_ID": str(world.chain_id),
-            "CONTRACT_PROOF_SYSTEM": world.contract,
+            **chain_environment(world),
             "HOST_PRIVATE_KEY": world.host_key,
         }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from engine_support import small_model_path
+from host_environment import host_environment
 from product_support import Product, ask_once, brief_request, running
 from secrets_support import canary_key, planted
 
@@ -39,16 +39,7 @@ def assert_fields(row: dict[str, Any], fields: dict[str, Any]) -> None:
 
 
 def environment(world: DemoWorld) -> dict[str, str]:
-    return {
-        "RPC_URL": world.rpc_url,
-        "CHAIN_ID": str(world.chain_id),
-        "CONTRACT_PROOF_SYSTEM": world.contract,
-        "HOST_PRIVATE_KEY": world.host_key,
-        "MODEL_PATH": str(small_model_path()),
-        "CHECKPOINT_THRESHOLD": "1000",
-        "SESSION_GRACE_SECONDS": "600",
-        "LOG_LEVEL": "INFO",
-    }
+    return host_environment(world, CHECKPOINT_THRESHOLD="1000", SESSION_GRACE_SECONDS="600", LOG_LEVEL="INFO")
 
 
 async def test_a_hosts_commands_from_chat_to_the_ledger_of_an_app_that_is_off(tmp_path: Path) -> None:

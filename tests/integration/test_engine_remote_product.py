@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from engine_support import small_model_path
+from host_environment import chain_environment
 from llama_server_support import llama_server
 from product_support import ask, brief_request, get_json, running, tokens_of
 from secrets_support import canary_key
@@ -35,9 +36,7 @@ def server() -> Iterator[str]:
 
 def environment(world: DemoWorld, engine_url: str, **more: str) -> dict[str, str]:
     return {
-        "RPC_URL": world.rpc_url,
-        "CHAIN_ID": str(world.chain_id),
-        "CONTRACT_PROOF_SYSTEM": world.contract,
+        **chain_environment(world),
         "HOST_PRIVATE_KEY": world.host_key,
         "CHECKPOINT_THRESHOLD": "20",
         "ENGINE_URL": engine_url,

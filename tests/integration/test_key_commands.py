@@ -6,6 +6,7 @@ import secrets
 from pathlib import Path
 
 from engine_support import small_model_path
+from host_environment import chain_environment
 from product_support import Product, running
 from secrets_support import canary_key
 
@@ -22,9 +23,7 @@ async def test_without_a_keyring_the_key_lives_in_an_encrypted_file_and_the_runn
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
         world = await deploy_demo(chain, host_key=canary_key())
         settings = {
-            "RPC_URL": world.rpc_url,
-            "CHAIN_ID": str(world.chain_id),
-            "CONTRACT_PROOF_SYSTEM": world.contract,
+            **chain_environment(world),
             "MODEL_PATH": str(small_model_path()),
         }
         async with running(tmp_path / "data", settings, wait_for_model=False) as product:

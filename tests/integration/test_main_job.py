@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from chain_support import Anvil
-from engine_support import small_model_path
+from host_environment import host_environment
 from product_support import Answer, Product, ask, ask_once, brief_request, get_json, running, tokens_of
 from secrets_support import canary_key
 from websockets.asyncio.client import connect
@@ -42,17 +42,6 @@ async def either_world(
         return
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
         yield await deploy_demo(chain, host_key=canary_key(), jobs=3)
-
-
-def environment(world: DemoWorld, **more: str) -> dict[str, str]:
-    return {
-        "RPC_URL": world.rpc_url,
-        "CHAIN_ID": str(world.chain_id),
-        "CONTRACT_PROOF_SYSTEM": world.contract,
-        "HOST_PRIVATE_KEY": world.host_key,
-        "MODEL_PATH": str(small_model_path()),
-        **more,
-    }
 
 
 async def tokens_paid(world: DemoWorld, job_id: int) -> int:
@@ -92,7 +81,7 @@ async def test_the_briefs_client_is_answered_counted_and_paid(either_world: Demo
     world = either_world
     job_id = world.job_ids[0]
     before = await balance(world, world.treasury_address)
-    async with running(tmp_path / "data", environment(world)) as product:
+    async with running(tmp_path / "data", host_environment(world)) as product:
         answer = await long_answer(product.url, job_id, 420)
         kinds = [frame["type"] for frame in answer.frames]
         last_chunk = len(kinds) - 1 - kinds[::-1].index("stream_chunk")
@@ -148,7 +137,7 @@ async def proofs_verify(product: Product) -> None:
 
 
 async def test_eight_clients_on_three_jobs_are_paid_to_the_token(world: DemoWorld, tmp_path: Path) -> None:
-    async with running(tmp_path / "data", environment(world)) as product:
+    async with running(tmp_path / "data", host_environment(world)) as product:
         jobs = [world.job_ids[number % 3] for number in range(8)]
         answers = await asyncio.gather(
             *(
@@ -164,7 +153,7 @@ async def test_eight_clients_on_three_jobs_are_paid_to_the_token(world: DemoWorl
 
 
 async def test_without_a_key_it_counts_and_logs_and_sends_nothing(world: DemoWorld, tmp_path: Path) -> None:
-    settings = environment(world)
+    settings = host_environment(world)
     del settings["HOST_PRIVATE_KEY"]
     job_id = world.job_ids[0]
     async with running(tmp_path / "data", settings) as product:
@@ -194,7 +183,7 @@ async def test_sigterm_ends_within_five_seconds_and_what_was_counted_is_claimed(
     world: DemoWorld, tmp_path: Path
 ) -> None:
     job_id = world.job_ids[0]
-    async with running(tmp_path / "data", environment(world)) as product:
+    async with running(tmp_path / "data", host_environment(world)) as product:
         maps = Path(f"/proc/{product.process.pid}/maps").read_text() if product.process else ""
         assert "libQt6" not in maps
         assert "PySide6" not in maps
@@ -215,7 +204,7 @@ async def test_sigterm_ends_within_five_seconds_and_what_was_counted_is_claimed(
     assert code == 0
     (row,) = json.loads(text)
     assert row["generated"] >= received
-    async with running(tmp_path / "data", environment(world)) as again:
+    async with running(tmp_path / "data", host_environment(world)) as again:
         final = await again.job(job_id, lambda job: job["settled"] == job["generated"])
     assert await tokens_paid(world, job_id) == final["generated"] == row["generated"]
 
@@ -236,7 +225,7 @@ async def test_the_demo_runs_once_from_prompt_to_payment(tmp_path: Path) -> None
 async def test_a_job_of_another_host_is_refused_before_a_token_is_made(world: DemoWorld, tmp_path: Path) -> None:
     foreign = await create_job(world, host=world.client_address)
     small = await create_job(world, tokens=30)
-    async with running(tmp_path / "data", environment(world)) as product:
+    async with running(tmp_path / "data", host_environment(world)) as product:
         await product.wait_for(lambda status: status["chain"]["submitting"])
         for job_id in (foreign, 10**70):
             refused = await ask_once(product.url, brief_request(job_id, "Hello", 20))

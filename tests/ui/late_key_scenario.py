@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from engine_support import small_model_path
+from host_environment import chain_environment
 from keyring_scenarios import unlocked_daemon
 from product_support import ask_once, brief_request, running
 from secrets_support import canary_key
@@ -28,9 +29,7 @@ async def main(folder: Path) -> None:
     async with EmbeddedChain.start(block_time_s=0.3) as chain:
         world = await deploy_demo(chain, host_key=key)
         environment = {
-            "RPC_URL": world.rpc_url,
-            "CHAIN_ID": str(world.chain_id),
-            "CONTRACT_PROOF_SYSTEM": world.contract,
+            **chain_environment(world),
             "MODEL_PATH": str(small_model_path()),
         }
         async with running(folder / "data", environment) as product:

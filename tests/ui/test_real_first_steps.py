@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from desk import Desk
 from engine_support import small_model_path
+from host_environment import chain_environment
 from limits import SCALE
 from product_support import ask, brief_request
 from secrets_support import canary_key
@@ -43,9 +44,7 @@ async def world() -> AsyncIterator[DemoWorld]:
 @pytest.fixture
 def desk(world: DemoWorld, tmp_path: Path) -> Iterator[Desk]:
     settings = {
-        "RPC_URL": world.rpc_url,
-        "CHAIN_ID": str(world.chain_id),
-        "CONTRACT_PROOF_SYSTEM": world.contract,
+        **chain_environment(world),
         "CHECKPOINT_THRESHOLD": "1000",
         "API_PORT": "0",
         "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
