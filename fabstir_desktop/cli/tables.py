@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fabstir_desktop.jobs.gas_money import format_eth
+
 _DASH = "-"
 
 
@@ -38,7 +40,7 @@ def _amount(one: Mapping[str, Any]) -> str:
     amount = int(one["amount"])
     if one["token"] != "ETH":  # noqa: S105 - money, no secret
         return f"{amount} of the smallest unit of {one['token']}"
-    return f"{amount // 10**18}.{amount % 10**18:018d}".rstrip("0").rstrip(".") + " ETH"
+    return f"{format_eth(amount)} ETH"
 
 
 def print_jobs(rows: Sequence[Mapping[str, Any]]) -> None:

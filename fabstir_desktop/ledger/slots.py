@@ -345,8 +345,9 @@ def free_slot(
 
 def _take_back(db: apsw.Connection, slot_id: int, tx_hash: bytes) -> None:
     """Claims released by a revert that a reorganisation turned into a success: their tokens are claimed after all, also those
-    that were written off. The claim itself is void from then on; its tokens
-    go to a claim in the manner of a foreign one, if nothing covers them yet.
+    that were written off.
+
+    The claim itself is void from then on; its tokens go to a claim in the manner of a foreign one, if nothing covers them yet.
     """
     rows = fetch_rows(
         db,

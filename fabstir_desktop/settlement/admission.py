@@ -145,9 +145,8 @@ class JobGate:
             taken = min(tokens, reservation.tokens)
             reservation.tokens -= taken
             self.release(reservation.job_id, taken)
-            self._generated[reservation.job_id] = (
-                self._generated.pop(reservation.job_id, 0) + tokens
-            )  # the newest is last
+            # Put in anew, so that the newest is last.
+            self._generated[reservation.job_id] = self._generated.pop(reservation.job_id, 0) + tokens
             if len(self._generated) > REMEMBERED_JOBS:
                 self._generated.pop(next(iter(self._generated)))
             self._running.used(reservation.job_id, tokens)
@@ -296,9 +295,8 @@ class JobGate:
         if known.facts is not None and known.facts.paid_tokens > 0 and (account is None or account.generated == 0):
             account = await self._take_over(known.facts)
         generated = account.generated - account.written_off if account else 0
-        generated += max(
-            0, self._generated.get(job_id, 0) - before
-        )  # the account may be older: rather too few than too many
+        # The account may be older: rather too few than too many.
+        generated += max(0, self._generated.get(job_id, 0) - before)
         reserved = self._reserved.get(job_id, 0)
         unproven = generated - account.proven if account else 0
         if unproven >= self._max_unproven_tokens:

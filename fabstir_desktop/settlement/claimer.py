@@ -28,12 +28,12 @@ from fabstir_desktop.settlement.batching import batch_gas_limit
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.classifier import TAKEN
-from fabstir_desktop.settlement.closing import rest_after_reverts_s
 from fabstir_desktop.settlement.contracts.base import JobFacts, Refusal, RefusalKind, SettlementContract
 from fabstir_desktop.settlement.fees import Quote
 from fabstir_desktop.settlement.outbox import Outbox
 from fabstir_desktop.settlement.payable import most_payable
 from fabstir_desktop.settlement.proof_store import ProofStore, SignedProof
+from fabstir_desktop.settlement.resting import rest_after_reverts_s
 from fabstir_desktop.settlement.verdicts import is_closed_for_good
 from fabstir_desktop.wallet.batch_calls import BatchCall, encode_batch
 from fabstir_desktop.wallet.signer import Signer

@@ -21,9 +21,11 @@ from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.classifier import TAKEN
-from fabstir_desktop.settlement.closing import Closing, LastTry, is_timed_out, next_closing, rest_after_reverts_s
+from fabstir_desktop.settlement.closing import Closing, is_timed_out, next_closing
 from fabstir_desktop.settlement.contracts.base import JobFacts, SettlementContract
+from fabstir_desktop.settlement.last_try import LastTry
 from fabstir_desktop.settlement.outbox import Outbox
+from fabstir_desktop.settlement.resting import rest_after_reverts_s
 from fabstir_desktop.wallet.signer import read_payload
 
 log = logging.getLogger(__name__)
@@ -135,9 +137,8 @@ class Completer:
 
     async def _send(self, job_id: int, kind: str, calldata: bytes) -> float | None:
         """Close the session; returns how long to wait before the next look, None where the contract would refuse it."""
-        reverted = [
-            slot for slot in await self._ledger.reverted_slots(self._outbox.sender, kind) if self._sends(slot, calldata)
-        ]
+        slots = await self._ledger.reverted_slots(self._outbox.sender, kind)
+        reverted = [slot for slot in slots if self._carried(slot) == calldata]
         reverts, last_at = len(reverted), max((slot.created_at for slot in reverted), default=0.0)
         left_s = last_at + rest_after_reverts_s(reverts) - time.time()
         if left_s > 0:
@@ -177,9 +178,9 @@ class Completer:
     async def _unfinished(self) -> set[bytes]:
         """The calldata of what closes sessions of this contract and is on its way, or in a block that is not deep enough."""
         slots = [slot for slot in await self._ledger.slots(self._outbox.sender, UNFINISHED) if slot.kind in KINDS]
-        payloads = [read_payload(slot.attempts[0].raw) for slot in slots]
-        return {calldata for to, calldata in payloads if to.lower() == self._contract.address.lower()}
+        return {calldata for slot in slots if (calldata := self._carried(slot)) is not None}
 
-    def _sends(self, slot: Slot, calldata: bytes) -> bool:
-        to, carried = read_payload(slot.attempts[0].raw)
-        return carried == calldata and to.lower() == self._contract.address.lower()
+    def _carried(self, slot: Slot) -> bytes | None:
+        """The calldata that the slot's transaction has for this contract; None if it is for another."""
+        to, calldata = read_payload(slot.attempts[0].raw)
+        return calldata if to.lower() == self._contract.address.lower() else None

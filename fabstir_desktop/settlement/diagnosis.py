@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fabstir_desktop.errors import CallReverted, ChainError, WrongChain
+from fabstir_desktop.jobs.gas_money import format_eth
 from fabstir_desktop.jobs.ids import Venue
 from fabstir_desktop.settlement.chain_client import GAS_PRICE_ORACLE, ChainClient
 from fabstir_desktop.settlement.contracts.base import RefusalKind, SettlementContract
 from fabstir_desktop.settlement.explorers import chain_name
-from fabstir_desktop.settlement.gas_problems import format_eth
 from fabstir_desktop.settlement.outbox import TYPICAL_CLAIM_BYTES, TYPICAL_CLAIM_GAS
 from fabstir_desktop.settlement.payable import try_claim
 from fabstir_desktop.wallet.signer import Signer

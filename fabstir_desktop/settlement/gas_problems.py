@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from fabstir_desktop.jobs.gas_money import ALERT_CHECKPOINTS, WARN_CHECKPOINTS
+from fabstir_desktop.jobs.gas_money import ALERT_CHECKPOINTS, WARN_CHECKPOINTS, format_eth
 from fabstir_desktop.jobs.problems import Problem
 from fabstir_desktop.jobs.states import problem
 from fabstir_desktop.settlement.fees import FeeMarket
 
 FUND = "Send ETH for gas to your host address."
-
-
-def format_eth(wei: int) -> str:
-    """Wei as ETH, exact, without trailing zeros."""
-    whole, rest = divmod(wei, 10**18)
-    return f"{whole}.{rest:018d}".rstrip("0").rstrip(".")
 
 
 def no_gas_problem(short_wei: int | None) -> Problem:

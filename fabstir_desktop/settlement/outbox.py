@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from fabstir_desktop.errors import CallReverted, RpcUnreachable
 from fabstir_desktop.jobs.claims import DELEGATION, DEPLOYMENT, Attempt, Claim, Slot, SlotState
+from fabstir_desktop.jobs.gas_money import format_eth
 from fabstir_desktop.ledger.ledger import Ledger
 from fabstir_desktop.settlement.batching import check_payload
 from fabstir_desktop.settlement.board import ClaimWaits, ProblemBoard, ShortOfGasMoney
@@ -31,7 +32,6 @@ from fabstir_desktop.settlement.fees import (
     gas_limit_for,
 )
 from fabstir_desktop.settlement.gas_problems import (
-    format_eth,
     gas_refused_problem,
     no_gas_problem,
     too_dear_problem,

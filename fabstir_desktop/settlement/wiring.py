@@ -15,13 +15,13 @@ from fabstir_desktop.settlement.board import ProblemBoard
 from fabstir_desktop.settlement.chain_client import ChainClient
 from fabstir_desktop.settlement.checkpoint_manager import CheckpointManager
 from fabstir_desktop.settlement.claimer import Claimer
-from fabstir_desktop.settlement.closing import LastTry
 from fabstir_desktop.settlement.completer import Completer
 from fabstir_desktop.settlement.contracts.base import SettlementContract
 from fabstir_desktop.settlement.delegation_keeper import BatchingSwitch, DelegationKeeper
 from fabstir_desktop.settlement.fees import GWEI
 from fabstir_desktop.settlement.follower import Follower
 from fabstir_desktop.settlement.history import History
+from fabstir_desktop.settlement.last_try import LastTry
 from fabstir_desktop.settlement.manager_parts import ManagerParts
 from fabstir_desktop.settlement.monitor import ChainMonitor
 from fabstir_desktop.settlement.outbox import Outbox

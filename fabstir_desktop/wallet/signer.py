@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from fabstir_desktop.errors import SignerLocked
@@ -179,29 +181,28 @@ class Signer:
 
 def read_payload(raw: bytes) -> tuple[str, bytes]:
     """Receiver and calldata of a signed transaction of ours, so that a replacement carries the very same."""
-    from eth_account.typed_transactions.typed_transaction import TypedTransaction  # noqa: PLC0415 - slow to import
-    from hexbytes import HexBytes  # noqa: PLC0415
-
-    fields = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
+    fields = _decoded(raw)
     return to_checksum_address("0x" + bytes(fields["to"]).hex()), bytes(fields["data"])
 
 
 def read_place(raw: bytes) -> tuple[int, int]:
     """Chain id and nonce of a signed transaction of ours."""
-    from eth_account.typed_transactions.typed_transaction import TypedTransaction  # noqa: PLC0415 - slow to import
-    from hexbytes import HexBytes  # noqa: PLC0415
-
-    fields = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
+    fields = _decoded(raw)
     return int(fields["chainId"]), int(fields["nonce"])
 
 
 def read_authorizations(raw: bytes) -> tuple[SignedAuthorization, ...]:
     """The authorizations of a signed transaction of ours (EIP-7702), so that a replacement carries the very same."""
+    return tuple(_read_authorization(one) for one in _decoded(raw).get("authorizationList", ()))
+
+
+@lru_cache(maxsize=64)
+def _decoded(raw: bytes) -> Mapping[str, Any]:
+    """The fields by name. Several are asked of the same bytes one after the other, and each poll asks of those on their way."""
     from eth_account.typed_transactions.typed_transaction import TypedTransaction  # noqa: PLC0415 - slow to import
     from hexbytes import HexBytes  # noqa: PLC0415
 
-    fields = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
-    return tuple(_read_authorization(one) for one in fields.get("authorizationList", ()))
+    return MappingProxyType(TypedTransaction.from_bytes(HexBytes(raw)).as_dict())
 
 
 def _read_authorization(fields: Mapping[str, Any]) -> SignedAuthorization:

@@ -13,16 +13,14 @@ from hypothesis import strategies as st
 from fabstir_desktop.jobs.account import JobAccount
 from fabstir_desktop.settlement import completer as completing
 from fabstir_desktop.settlement.closing import (
-    FIRST_REST_S,
-    LONGEST_REST_S,
     TIME_OUT_GRACE_S,
     Closing,
     is_timed_out,
     next_closing,
-    rest_after_reverts_s,
 )
 from fabstir_desktop.settlement.completer import COMPLETE, Completer
 from fabstir_desktop.settlement.contracts.base import JobFacts
+from fabstir_desktop.settlement.resting import FIRST_REST_S, LONGEST_REST_S, rest_after_reverts_s
 
 HOST = "0x" + "ab" * 20
 CONTRACT = "0x" + "cd" * 20

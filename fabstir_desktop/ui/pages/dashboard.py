@@ -24,8 +24,8 @@ from fabstir_desktop.ui.widgets.ladder import Ladder
 from fabstir_desktop.ui.widgets.lamp import Lamp
 from fabstir_desktop.ui.words import Tone, serving_word, severity_tone, shape_tone, tray_shape
 
-_RANGES = (("24h", 24 * 3600, 3600), ("7d", 7 * 86_400, 86_400), ("30d", 30 * 86_400, 86_400), ("all", 0, 0))
 _DAY_S = 86_400
+_RANGES = (("24h", _DAY_S, 3600), ("7d", 7 * _DAY_S, _DAY_S), ("30d", 30 * _DAY_S, _DAY_S), ("all", 0, 0))
 _BARS = 90
 _SERIES_EVERY_S = 5.0
 
