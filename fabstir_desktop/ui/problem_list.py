@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import groupby
 
-from PySide6.QtCore import QCoreApplication, QEvent, QObject, QSize, Qt, Signal
+from PySide6.QtCore import QCoreApplication, QEvent, QObject, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QFrame, QLabel, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
@@ -169,7 +169,7 @@ class ProblemList(QWidget):
         self._layout = QVBoxLayout(self._content)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setSpacing(_SPACING)
-        self._area = QScrollArea(self)
+        self._area = QScrollArea()
         self._area.setWidgetResizable(True)
         self._area.setFrameShape(QFrame.Shape.NoFrame)
         self._area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -177,6 +177,14 @@ class ProblemList(QWidget):
         self._area.setAccessibleName(self.tr("Problems"))
         self._area.setWidget(self._content)
         self._content.installEventFilter(self)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self._area)
+        # Fitting resizes this widget. Done while a layout is at work, that goes on with the size from before, and leaves rows
+        # that nobody sees: it waits for the next turn.
+        self._fit_soon = QTimer(self)
+        self._fit_soon.setSingleShot(True)
+        self._fit_soon.timeout.connect(self._fit)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self.setVisible(False)
 
@@ -206,19 +214,14 @@ class ProblemList(QWidget):
         return QSize(0, self._height())
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """Another width wraps texts anew.
-
-        The area is placed by hand: fitting resizes this widget again, and a layout that is at work meanwhile would go on
-        with the size from before, which leaves rows that nobody sees.
-        """
+        """Another width wraps texts anew."""
         super().resizeEvent(event)
-        self._area.setGeometry(self.rect())
-        self._fit()
+        self._fit_soon.start(0)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Fit again once the rows know their size."""
         if watched is self._content and event.type() == QEvent.Type.LayoutRequest:
-            self._fit()
+            self._fit_soon.start(0)
         return super().eventFilter(watched, event)
 
     def _make_row(self) -> ProblemRow:

@@ -56,6 +56,17 @@ def test_problems_that_come_while_the_window_is_open_are_in_sight(
     assert not window.problems._rows[1].visibleRegion().isEmpty()
 
 
+def test_problems_that_come_after_the_hidden_list_was_laid_out_are_in_sight(
+    qtbot: QtBot, window: MainWindow, busy_node: FakeNode
+) -> None:
+    """A picture lays out what is hidden too: the list without problems, which has no height."""
+    window.grab()
+    show(qtbot, window, busy_node, problem("K03", "No keyring was found."), problem("G01", "About 38 claims left."))
+    qtbot.wait(50)
+    assert window.problems._area.geometry() == window.problems.rect()
+    assert [row.visibleRegion().isEmpty() for row in window.problems._rows] == [False, False]
+
+
 def test_problems_never_make_the_window_ask_for_more_room(
     qtbot: QtBot, window: MainWindow, busy_node: FakeNode
 ) -> None:
